@@ -1,0 +1,1 @@
+"""daskprs: ParallelRunStep on Dask."""

@@ -1,0 +1,299 @@
+"""Inputs: FileDataset, TabularDataset, and DataFrames that are handed over as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daskprs.exceptions import ConfigError, UsageError
+from daskprs.listing import ListedFile, base_folder, is_local, list_files
+from daskprs.tables import FORMATS, TableReader, format_of
+
+if TYPE_CHECKING:
+    import dask.bag
+    import dask.dataframe
+
+__all__ = ["FileDataset", "FrameDataset", "PartitionFormat", "TabularDataset", "as_dataset"]
+
+_DATE_PARTS = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S"}
+
+
+class PartitionFormat:
+    """Keys that stand in the paths of the files.
+
+    Parameters
+    ----------
+    text : str
+        The end of every path, with a name in braces for each key, such as
+        ``"{user}/{season}/{genre}.wav"``. A key with a date pattern, ``{day:yyyy/MM/dd}``,
+        gives a datetime. ``*`` stands for any text without a slash.
+    """
+
+    def __init__(self, text: str) -> None:
+        accepted = "text with the keys in braces, such as '{user}/{season}/{genre}.wav'"
+        if not isinstance(text, str) or not re.search(r"\{\w+(:[^{}]+)?\}", text):
+            raise ConfigError.of("partition_format", text, accepted)
+        self.text = text
+        self.keys: list[str] = []
+        self._dates: dict[str, str] = {}
+        pattern = ""
+        for piece in re.split(r"(\{[^{}]*\})", text.lstrip("/")):
+            if not piece.startswith("{"):
+                pattern += "[^/]*".join(re.escape(part) for part in piece.split("*"))
+                continue
+            name, _, date = piece[1:-1].partition(":")
+            if not name.isidentifier() or name in self.keys:
+                raise ConfigError.of("partition_format", text, accepted)
+            self.keys.append(name)
+            pattern += f"(?P<{name}>{self._date_pattern(name, date) if date else '[^/]+'})"
+        self._pattern = re.compile(f"(?:.*/)?{pattern}", re.DOTALL)
+
+    def _date_pattern(self, name: str, date: str) -> str:
+        marks = "|".join(_DATE_PARTS)
+        self._dates[name] = re.sub(marks, lambda m: _DATE_PARTS[m[0]], date)
+        pieces = re.split(f"({marks})", date)
+        return "".join(rf"\d{{{len(p)}}}" if p in _DATE_PARTS else re.escape(p) for p in pieces)
+
+    def values(self, path: str) -> dict[str, Any]:
+        """Read the keys from a path.
+
+        Raises
+        ------
+        UsageError
+            The path does not end as the format says.
+        """
+        match = self._pattern.fullmatch(path)
+        if match is None:
+            raise UsageError(
+                f"the file {path!r} does not match partition_format={self.text!r}: every path of "
+                "the input must end in this form."
+            )
+        return {
+            name: datetime.strptime(value, self._dates[name]) if name in self._dates else value
+            for name, value in match.groupdict().items()
+        }
+
+
+def _urls(name: str, urls: object) -> tuple[str, ...]:
+    if isinstance(urls, str | Path):
+        urls = [urls]
+    accepted = "a url, glob or folder, or a list of them, such as 'images/*.png'"
+    if not isinstance(urls, Sequence) or not urls:
+        raise ConfigError.of(name, urls, accepted)
+    if not all(isinstance(url, str | Path) and str(url).strip() for url in urls):
+        raise ConfigError.of(name, urls, accepted)
+    return tuple(map(str, urls))
+
+
+class _UrlDataset:
+    """What file and table datasets share: urls, a store, and keys in the paths."""
+
+    def __init__(
+        self,
+        urls: str | Path | Sequence[str | Path],
+        storage_options: Mapping[str, Any] | None,
+        partition_format: str | None,
+        name: str | None,
+    ) -> None:
+        self.urls = _urls("urls", urls)
+        self.storage_options = dict(storage_options or {})
+        self.partition_format = None if partition_format is None else PartitionFormat(partition_format)
+        self.name = name or self.urls[0]
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the keys in the paths."""
+        return [] if self.partition_format is None else self.partition_format.keys
+
+    def local_folders(self) -> list[Path]:
+        """Folders of this machine that the input lies in."""
+        return [Path(base_folder(url)) for url in self.urls if is_local(url)]
+
+    def __repr__(self) -> str:
+        # storage_options may hold keys: they are never shown.
+        return f"{type(self).__name__}({list(self.urls)!r})"
+
+
+class FileDataset(_UrlDataset):
+    """Files; a mini-batch is a list of their paths.
+
+    Parameters
+    ----------
+    urls : str, Path or list of them
+        Files, globs (``**`` too) or folders (with all that is below), of any store that fsspec
+        opens. Names that start with a dot are left out, as in a shell.
+    storage_options : mapping, optional
+        For the store; see fsspec.
+    partition_format : str, optional
+        Keys in the paths: see `PartitionFormat`.
+    name : str, optional
+
+    Examples
+    --------
+    >>> from daskprs import FileDataset
+    >>> FileDataset("images/**/*.png")
+    FileDataset(['images/**/*.png'])
+    """
+
+    def __init__(
+        self,
+        urls: str | Path | Sequence[str | Path],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        partition_format: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(urls, storage_options, partition_format, name)
+
+    def files(self) -> Iterator[ListedFile]:
+        """List the files, as a stream."""
+        return list_files(self.urls, storage_options=self.storage_options)
+
+    def to_dask_bag(self, mini_batch_size: int | str | None = None) -> dask.bag.Bag:
+        """Make the lazy bag whose partitions are the mini-batches.
+
+        Parameters
+        ----------
+        mini_batch_size : int, optional
+            Files in a mini-batch; default 10.
+
+        Returns
+        -------
+        dask.bag.Bag
+            Of paths: local ones, or the urls of other stores.
+        """
+        from daskprs.collections import to_dask_bag
+
+        return to_dask_bag(self, mini_batch_size)
+
+
+class TabularDataset(_UrlDataset):
+    """Tables in files; a mini-batch is a DataFrame of rows of one file.
+
+    Parameters
+    ----------
+    urls : str, Path or list of them
+        As for `FileDataset`; in folders and globs, names that start with an underscore are left
+        out too.
+    format : {"csv", "tsv", "jsonl", "parquet"}, optional
+        Default: what each file's name says; ``.gz`` and other compressions may follow it.
+    storage_options, partition_format, name
+        As for `FileDataset`; the keys become columns.
+    quoted_newlines : bool
+        Whether quoted CSV fields may hold newlines. False saves one reading of large files.
+    **reader_options
+        Go through to ``pandas.read_csv``, ``read_json`` or ``read_parquet``. Options that make
+        sense for a whole file only, such as ``skiprows``, keep files in one piece.
+
+    Examples
+    --------
+    >>> from daskprs import TabularDataset
+    >>> TabularDataset("sales/*.csv", sep=";", dtype={"zip": str})
+    TabularDataset(['sales/*.csv'])
+    """
+
+    def __init__(
+        self,
+        urls: str | Path | Sequence[str | Path],
+        *,
+        format: str | None = None,  # noqa: A002  (the word that users of pandas and Spark type)
+        storage_options: Mapping[str, Any] | None = None,
+        partition_format: str | None = None,
+        quoted_newlines: bool = True,
+        name: str | None = None,
+        **reader_options: Any,
+    ) -> None:
+        super().__init__(urls, storage_options, partition_format, name)
+        formats = sorted(set(FORMATS.values()))
+        if format is not None and format not in formats:
+            raise ConfigError.of("format", format, "one of " + ", ".join(map(repr, formats)))
+        for option in ("chunksize", "iterator"):
+            if reader_options.get(option):
+                raise ConfigError.of(
+                    option, reader_options[option], "left out: mini_batch_size cuts the files"
+                )
+        self.format = format
+        self.quoted_newlines = quoted_newlines
+        self.reader_options = reader_options
+
+    def files(self) -> Iterator[ListedFile]:
+        """List the files, as a stream."""
+        return list_files(
+            self.urls, storage_options=self.storage_options, skip_underscored=True
+        )
+
+    def reader(self, path: str) -> TableReader:
+        """Return the reader for one file.
+
+        Raises
+        ------
+        UsageError
+            The name does not tell the format, and `format` is not given.
+        """
+        format_ = self.format or format_of(path)
+        if format_ is None:
+            raise UsageError(
+                f"the file {path!r} has no suffix that tells a table's format: name files "
+                f"{', '.join(FORMATS)}, or give format='csv' (--format csv)."
+            )
+        return TableReader(format_, self.reader_options, self.quoted_newlines)
+
+    def to_dask_dataframe(
+        self, mini_batch_size: int | str | None = None
+    ) -> dask.dataframe.DataFrame:
+        """Make the lazy dataframe whose partitions are the mini-batches.
+
+        Lists the files, and reads the beginning of the first one for the columns.
+
+        Parameters
+        ----------
+        mini_batch_size : int or str, optional
+            Bytes of source data, such as ``"10MB"``; default ``"1MB"`` (1024-based).
+        """
+        from daskprs.collections import to_dask_dataframe
+
+        return to_dask_dataframe(self, mini_batch_size)
+
+
+@dataclass(frozen=True)
+class FrameDataset:
+    """A pandas or Dask DataFrame as an input."""
+
+    frame: Any
+    name: str = "dataframe"
+
+    @property
+    def is_lazy(self) -> bool:
+        return hasattr(self.frame, "dask")
+
+    @property
+    def keys(self) -> list[str]:
+        return []
+
+    def local_folders(self) -> list[Path]:
+        return []
+
+
+def as_dataset(value: object) -> FileDataset | TabularDataset | FrameDataset:
+    """Accept what users give as an input.
+
+    Raises
+    ------
+    ConfigError
+        It is none of the known kinds.
+    """
+    if isinstance(value, FileDataset | TabularDataset | FrameDataset):
+        return value
+    kind = type(value)
+    if kind.__name__ == "DataFrame" and kind.__module__.split(".")[0] in ("pandas", "dask"):
+        return FrameDataset(value)
+    raise ConfigError.of(
+        "inputs",
+        value,
+        "a list of FileDataset, or of TabularDataset, pandas or Dask DataFrames, such as "
+        "[FileDataset('images/*.png')]",
+    )

@@ -1,0 +1,91 @@
+"""Import the user's script as the user expects: sys.path, relative imports, run()'s signature."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+__all__ = ["import_script", "wants_context"]
+
+# Parent package of a script that uses relative imports; its path is the source directory.
+ROOT_PACKAGE = "entry_script_source"
+
+
+def import_script(script: Path, source_directory: Path) -> types.ModuleType:
+    """Import `script`; the source directory and its own folder stand first on sys.path.
+
+    Relative imports work from the script's folder up to the source directory, whether or not
+    the folders have an ``__init__.py``.
+    """
+    for folder in (source_directory, script.parent):
+        path = str(folder)
+        if path in sys.path:
+            sys.path.remove(path)
+        sys.path.insert(0, path)
+    name = script.stem
+    if _uses_relative_imports(script):
+        inside = script.parent.relative_to(source_directory).parts
+        name = ".".join([_make_packages(source_directory, inside), script.stem])
+    elif name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
+        name = f"{ROOT_PACKAGE}_{script.stem}"
+    spec = importlib.util.spec_from_file_location(name, script)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{script} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _uses_relative_imports(script: Path) -> bool:
+    tree = ast.parse(script.read_bytes(), str(script))
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+
+
+def _make_packages(source_directory: Path, inside: tuple[str, ...]) -> str:
+    """Make the packages that lead to the script's folder, and return the innermost name."""
+    name, folder = ROOT_PACKAGE, source_directory
+    _make_package(name, folder)
+    for part in inside:
+        name, folder = f"{name}.{part}", folder / part
+        _make_package(name, folder)
+    return name
+
+
+def _make_package(name: str, folder: Path) -> None:
+    init = folder / "__init__.py"
+    if init.is_file():
+        spec = importlib.util.spec_from_file_location(
+            name, init, submodule_search_locations=[str(folder)]
+        )
+    else:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+    if spec is None:
+        raise ImportError(f"{folder} is not a package")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    if spec.loader is not None:
+        spec.loader.exec_module(package)
+
+
+def wants_context(run: Callable[..., Any]) -> bool:
+    """Say whether run() takes a second positional parameter, of whatever name.
+
+    One with a default other than None is the user's own and is left alone.
+    """
+    try:
+        parameters = list(inspect.signature(run).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(positional) >= 2 and positional[1].default in (inspect.Parameter.empty, None)

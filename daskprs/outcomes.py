@@ -1,0 +1,135 @@
+"""What became of a mini-batch, how items are counted, and when failures are too many: all pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from daskprs.config import ParallelRunConfig
+from daskprs.entry_process.wire import Rows
+
+__all__ = ["Attempt", "Counts", "Outcome", "Tally", "threshold_exceeded"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of one mini-batch, as the logs tell it. Times in seconds since the epoch."""
+
+    number: int
+    status: str
+    node: str
+    ip: str
+    process: str
+    started: float
+    elapsed: float
+    load_seconds: float
+    run_seconds: float
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one mini-batch.
+
+    Attributes
+    ----------
+    total : int
+        Its items: rows or files.
+    returned : int
+        ``len()`` of what run() returned in the try that did not fail; 0 where all failed.
+    failed : bool
+        Whether all tries failed: then all items have failed.
+    """
+
+    index: int
+    key: str
+    label: str
+    total: int
+    returned: int
+    failed: bool
+    rows: Rows | None
+    attempts: tuple[Attempt, ...]
+    items: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+    traceback: str = ""
+
+    @property
+    def succeeded_items(self) -> int:
+        """More results than items are legal, and count as all items."""
+        return min(self.returned, self.total)
+
+    @property
+    def failed_items(self) -> int:
+        return self.total - self.succeeded_items
+
+    @property
+    def tries(self) -> int:
+        return len(self.attempts)
+
+
+@dataclass
+class Counts:
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+    def add(self, total: int, succeeded: int) -> None:
+        self.total += total
+        self.succeeded += succeeded
+        self.failed += total - succeeded
+
+
+@dataclass
+class Tally:
+    """Running counts of a run."""
+
+    mini_batches: Counts = field(default_factory=Counts)
+    items: Counts = field(default_factory=Counts)
+
+    def add(self, *, total: int, succeeded: int, failed: bool = False) -> None:
+        """Count one mini-batch; `total` and `succeeded` are its items."""
+        self.mini_batches.add(1, 0 if failed else 1)
+        self.items.add(total, succeeded)
+
+
+def threshold_exceeded(
+    config: ParallelRunConfig, tally: Tally, *, all_scheduled: bool
+) -> str | None:
+    """Say which threshold the failures exceed, strictly, or None.
+
+    Parameters
+    ----------
+    all_scheduled : bool
+        Whether every mini-batch has been scheduled: only then is the percentage known.
+    """
+    items, batches = tally.items.failed, tally.mini_batches.failed
+    if -1 < config.error_threshold < items:
+        return (
+            f"{items} failed item{_s(items)} exceed error_threshold={config.error_threshold}"
+        )
+    if config.allowed_failed_count is not None and -1 < config.allowed_failed_count < batches:
+        return (
+            f"{batches} failed mini-batch{'es' if batches > 1 else ''} exceed "
+            f"allowed_failed_count={config.allowed_failed_count}"
+        )
+    allowed = config.allowed_failed_percent
+    total = tally.mini_batches.total
+    if all_scheduled and allowed is not None and total and 100 * batches / total > allowed:
+        return (
+            f"{batches} of {total} mini-batches failed, {100 * batches / total:.4g} percent, "
+            f"which exceeds allowed_failed_percent={allowed:g}"
+        )
+    return None
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def distinct(errors: Sequence[tuple[str, str]], most: int = 3) -> list[tuple[str, str]]:
+    """Return the first errors of different text, as (error, traceback)."""
+    return list({error: (error, traceback) for error, traceback in reversed(errors)}.values())[
+        ::-1
+    ][:most]

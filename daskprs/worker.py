@@ -1,0 +1,286 @@
+"""What runs in the Dask workers: the plugin that owns the entry processes, and the task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from distributed import Worker, WorkerPlugin, get_worker
+
+from daskprs.attempts import Limits, try_mini_batch
+from daskprs.entry_process.host import Reply
+from daskprs.mini_batches import MiniBatch
+from daskprs.outcomes import Outcome
+from daskprs.script_host import (
+    InitGaveUpError,
+    LogChunk,
+    ScriptHost,
+    ScriptPackage,
+    Slot,
+    StoppedError,
+)
+
+__all__ = [
+    "GroupResult",
+    "InitRecord",
+    "Sample",
+    "ScriptPlugin",
+    "WorkerEnd",
+    "abort_host",
+    "finish_host",
+    "renew_lease",
+    "run_mini_batches",
+]
+
+logger = logging.getLogger(__name__)
+
+SLOT_WAIT = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class InitRecord:
+    node: str
+    ip: str
+    process: str
+    started: float
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Use of a node and of one entry process at one moment. Memory in bytes."""
+
+    time: float
+    node: str
+    node_cpu_percent: float
+    node_memory_used: int
+    node_memory_total: int
+    process: str
+    pid: int
+    process_cpu_seconds: float
+    process_memory: int
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What one task gives back; a value in every case.
+
+    Attributes
+    ----------
+    rest : tuple of int
+        Indexes of mini-batches that have not been tried.
+    init_failure : Reply or None
+        The script could not be started: the run cannot go on.
+    host_missing : str
+        Why this worker cannot run the script at all, or "".
+    """
+
+    outcomes: list[Outcome]
+    rest: tuple[int, ...] = ()
+    init_failure: Reply | None = None
+    host_missing: str = ""
+    inits: list[InitRecord] = field(default_factory=list)
+    logs: list[LogChunk] = field(default_factory=list)
+    sample: Sample | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """What a worker gives back at the end of a run."""
+
+    logs: list[LogChunk]
+    shutdown_failures: list[tuple[str, str, str]]  # process, error, traceback
+
+
+class ScriptPlugin(WorkerPlugin):
+    """Unpacks the script once per worker and keeps one entry process per thread.
+
+    Parameters
+    ----------
+    package : ScriptPackage
+    lease : float or None
+        Seconds after which a worker that has not heard of the run's driver cleans up by itself;
+        None where driver and workers live and die together.
+    """
+
+    def __init__(self, package: ScriptPackage, lease: float | None) -> None:
+        self.package = package
+        self.name = plugin_name(package.token)
+        self.lease = lease
+
+    def setup(self, worker: Worker) -> None:
+        """Make the place for the processes; they start with the first mini-batches."""
+        self.host: ScriptHost | None = None
+        self.failure = ""
+        self._renewed = time.monotonic()
+        self._watch: asyncio.Task[None] | None = None
+        try:
+            self.host = ScriptHost(
+                self.package,
+                node=_node_name(worker),
+                ip=_ip(worker),
+                threads=worker.state.nthreads,
+                folder=worker.local_directory,
+            )
+        except Exception as error:
+            # A plugin that raises here is logged, and given tasks anyway: keep it for them.
+            self.failure = f"{type(error).__name__}: {error}"
+            logger.warning("daskprs cannot host the script on %s: %s", worker.address, error)
+        if self.lease is not None:
+            self._watch = asyncio.ensure_future(self._watch_lease(worker))
+
+    def renew(self) -> None:
+        self._renewed = time.monotonic()
+
+    async def _watch_lease(self, worker: Worker) -> None:
+        assert self.lease is not None
+        while time.monotonic() - self._renewed < self.lease:
+            await asyncio.sleep(min(1.0, self.lease / 4))
+        logger.warning("daskprs has not heard of the run's driver for %g s: cleaning up", self.lease)
+        if self.host is not None:
+            await asyncio.to_thread(self.host.close)
+        with contextlib.suppress(Exception):
+            await worker.scheduler.unregister_worker_plugin(name=self.name)
+
+    async def teardown(self, worker: Worker) -> None:
+        """Kill what is left of the processes, and remove their files."""
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+        if self.host is not None:
+            await asyncio.to_thread(self.host.close)
+
+
+def plugin_name(token: str) -> str:
+    return f"daskprs-{token}"
+
+
+def _node_name(worker: Worker) -> str:
+    if isinstance(worker.name, int) or str(worker.name).isdigit():
+        return f"node{int(worker.name)}"
+    return re.sub(r"[^\w.-]+", "_", str(worker.name)).strip("_") or "node"
+
+
+def _ip(worker: Worker) -> str:
+    address = str(worker.address)
+    match = re.match(r"\w+://\[?([^\]/]+?)\]?:\d+$", address)
+    return match[1] if match else "127.0.0.1"
+
+
+def _plugin(dask_worker: Worker, name: str) -> ScriptPlugin | None:
+    plugin: ScriptPlugin | None = dask_worker.plugins.get(name)
+    return plugin
+
+
+# Broadcasts of the driver
+
+
+async def renew_lease(name: str, dask_worker: Worker) -> bool:
+    """Say that the driver lives."""
+    plugin = _plugin(dask_worker, name)
+    if plugin is not None:
+        plugin.renew()
+    return plugin is not None
+
+
+async def abort_host(name: str, dask_worker: Worker) -> None:
+    """Kill the entry processes; the tasks that wait for them end."""
+    plugin = _plugin(dask_worker, name)
+    if plugin is not None and plugin.host is not None:
+        await asyncio.to_thread(plugin.host.abort)
+
+
+async def finish_host(name: str, dask_worker: Worker) -> WorkerEnd:
+    """No work is left: shutdown() in every process, and the rest of the logs."""
+    plugin = _plugin(dask_worker, name)
+    if plugin is None or plugin.host is None:
+        return WorkerEnd([], [])
+    chunks, failures = await asyncio.to_thread(plugin.host.finish)
+    told = [(name, failed.error, failed.traceback) for name, failed in failures]
+    return WorkerEnd(chunks, told)
+
+
+# The task
+
+
+def run_mini_batches(
+    name: str, mini_batches: Sequence[MiniBatch], limits: Limits, stop_at_failure: bool
+) -> GroupResult:
+    """Run consecutive mini-batches in one entry process, as one Dask task.
+
+    Parameters
+    ----------
+    name : str
+        Of the plugin.
+    stop_at_failure : bool
+        Come back at once when a mini-batch has failed, so that thresholds are looked at.
+    """
+    indexes = [mini_batch.index for mini_batch in mini_batches]
+    plugin = _plugin(get_worker(), name)
+    if plugin is None or plugin.host is None:
+        why = "it is not registered" if plugin is None else plugin.failure
+        return GroupResult([], tuple(indexes), host_missing=why)
+    plugin.renew()
+    host, began = plugin.host, time.perf_counter()
+    outcomes: list[Outcome] = []
+    init_failure = None
+    try:
+        with host.slot(SLOT_WAIT) as slot:
+            try:
+                for mini_batch in mini_batches:
+                    outcomes.append(try_mini_batch(host, slot, mini_batch, limits))
+                    if outcomes[-1].failed_items and stop_at_failure:
+                        break
+            except InitGaveUpError as error:
+                init_failure = error.reply
+            logs, sample = slot.take_logs(), _sample(host, slot)
+            inits = [InitRecord(host.node, host.ip, process, started, reply)
+                     for process, reply, started in slot.take_inits()]  # fmt: skip
+    except StoppedError:
+        return GroupResult(outcomes, tuple(indexes[len(outcomes) :]))
+    return GroupResult(
+        outcomes,
+        tuple(indexes[len(outcomes) :]),
+        init_failure=init_failure,
+        inits=inits,
+        logs=logs,
+        sample=sample,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _sample(host: ScriptHost, slot: Slot) -> Sample | None:
+    if slot.pid is None:
+        return None
+    try:
+        process = psutil.Process(slot.pid)
+        times, memory = process.cpu_times(), process.memory_info()
+    except psutil.Error:
+        return None
+    node = psutil.virtual_memory()
+    return Sample(
+        time=time.time(),
+        node=host.node,
+        node_cpu_percent=psutil.cpu_percent(),
+        node_memory_used=node.used,
+        node_memory_total=node.total,
+        process=slot.process_name,
+        pid=slot.pid,
+        process_cpu_seconds=times.user + times.system,
+        process_memory=memory.rss,
+    )
+
+
+def survey_piece(piece: Any) -> Any:
+    """Look through one large table file, as a Dask task; the error is a value."""
+    try:
+        return piece.survey()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
