@@ -8,208 +8,32 @@ listing goes on.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import fsspec
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from daskprs.config import DEFAULT_FILES, DEFAULT_TABLE_BYTES, ParallelRunConfig, parse_size
 from daskprs.datasets import FileDataset, FrameDataset, TabularDataset
 from daskprs.exceptions import ConfigError, InputNotFoundError, UsageError
-from daskprs.listing import ListedFile, is_local
-from daskprs.tables import Survey, TableReader, count_items, read_part, survey
+from daskprs.listing import ListedFile
+from daskprs.pieces import FilePaths, FrameRows, Piece, TableParts, TableSlice
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["FilePaths", "FrameRows", "MiniBatch", "TableParts", "TableSlice", "plan"]
+__all__ = [
+    "FilePaths",
+    "FrameRows",
+    "MiniBatch",
+    "Piece",
+    "TableParts",
+    "TableSlice",
+    "bytes_of",
+    "count_of",
+    "frame_token",
+    "is_shuffled",
+    "plan",
+    "slices_of",
+]
 
 Dataset = FileDataset | TabularDataset | FrameDataset
-
-
-def _in_memory(path: str) -> bool:
-    return path.startswith("memory:")
-
-
-def _content(path: str, storage_options: Mapping[str, Any]) -> bytes | None:
-    """Bytes of a file that only this process can open."""
-    if not _in_memory(path):
-        return None
-    with fsspec.open(path, "rb", **storage_options) as stream:
-        data: bytes = stream.read()
-        return data
-
-
-@dataclass(frozen=True)
-class FilePaths:
-    """Some files of one folder; loads as a list of local paths."""
-
-    paths: tuple[str, ...]
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    contents: tuple[bytes, ...] | None = field(default=None, repr=False)
-
-    def load(self, scratch: str) -> list[str]:
-        """Give local paths; files of other stores are fetched into `scratch` first."""
-        if not self.paths or is_local(self.paths[0]):
-            return list(self.paths)
-        os.makedirs(scratch, exist_ok=True)
-        local = [os.path.join(scratch, _base_name(path)) for path in self.paths]
-        if self.contents is not None:
-            for path, content in zip(local, self.contents, strict=True):
-                Path(path).write_bytes(content)
-            return local
-        fs, _ = fsspec.core.url_to_fs(self.paths[0], **self.storage_options)
-        fs.get([fs._strip_protocol(path) for path in self.paths], local)
-        return local
-
-    def portable(self) -> FilePaths:
-        """Take along the bytes of files that only this process can open."""
-        if not self.paths or not _in_memory(self.paths[0]):
-            return self
-        contents = tuple(_content(path, self.storage_options) or b"" for path in self.paths)
-        return replace(self, contents=contents)
-
-    def count_items(self) -> int:
-        return len(self.paths)
-
-    def items(self, total: int | None) -> list[dict[str, Any]]:
-        """Name the items, for the list of failed ones."""
-        return [{"path": path} for path in self.paths]
-
-    def __str__(self) -> str:
-        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
-        return f"{self.paths[0]}{more}"
-
-
-def _base_name(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1] or "file"
-
-
-@dataclass(frozen=True)
-class TableSlice:
-    """Part `part` of `parts` of one table file; loads as a DataFrame."""
-
-    path: str
-    reader: TableReader
-    part: int
-    parts: int
-    size: int
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    keys: Mapping[str, Any] = field(default_factory=dict)
-    found: Survey | None = field(default=None, repr=False)
-    content: bytes | None = field(default=None, repr=False)
-
-    def load(self, scratch: str = "") -> pd.DataFrame:
-        frame = read_part(
-            self.path,
-            self.reader,
-            self.storage_options,
-            part=self.part,
-            parts=self.parts,
-            found=self.found,
-            content=self.content,
-        )
-        for name, value in self.keys.items():
-            frame[name] = value
-        return frame
-
-    @property
-    def needs_survey(self) -> bool:
-        return self.parts > 1 and self.reader.format != "parquet" and self.found is None
-
-    def survey(self) -> Survey:
-        """Look through the whole file, once for all its parts."""
-        return survey(
-            self.path, self.size, self.parts, self.reader, self.storage_options, self.content
-        )
-
-    def portable(self) -> TableSlice:
-        return replace(self, content=_content(self.path, self.storage_options))
-
-    def narrowed(self, found: Survey) -> TableSlice:
-        """Return the slice with what the survey found, as little as this part needs."""
-        offsets, records = [0] * (self.parts + 1), [0] * self.parts
-        offsets[self.part : self.part + 2] = found.offsets[self.part : self.part + 2]
-        records[self.part] = found.records[self.part]
-        return replace(self, found=replace(found, offsets=tuple(offsets), records=tuple(records)))
-
-    def count_items(self) -> int:
-        if self.found is not None:
-            return max(1, self.found.records[self.part])
-        whole = count_items(self.path, self.reader, self.storage_options, self.content)
-        return max(1, (self.part + 1) * whole // self.parts - self.part * whole // self.parts)
-
-    def items(self, total: int | None) -> list[dict[str, Any]]:
-        item: dict[str, Any] = {"file": self.path, "rows": total}
-        if self.parts == 1:
-            item |= {"row_start": 0, "row_stop": total}
-        elif self.found is not None:
-            item |= {"bytes": list(self.found.offsets[self.part : self.part + 2])}
-        else:
-            item |= {"part": self.part, "parts": self.parts}
-        return [item]
-
-    def __str__(self) -> str:
-        where = f" part {self.part + 1} of {self.parts}" if self.parts > 1 else ""
-        return f"{self.path}{where}"
-
-
-@dataclass(frozen=True)
-class TableParts:
-    """Several whole table files of one combination of keys; loads as one DataFrame."""
-
-    slices: tuple[TableSlice, ...]
-
-    def load(self, scratch: str = "") -> pd.DataFrame:
-        import pandas as pd
-
-        frames = [piece.load(scratch) for piece in self.slices]
-        frames = [frame for frame in frames if len(frame)] or frames[:1]
-        return pd.concat(frames, ignore_index=True)
-
-    def portable(self) -> TableParts:
-        return TableParts(tuple(piece.portable() for piece in self.slices))
-
-    def count_items(self) -> int:
-        return sum(piece.count_items() for piece in self.slices)
-
-    def items(self, total: int | None) -> list[dict[str, Any]]:
-        return [{"file": piece.path, "rows": None} for piece in self.slices]
-
-    def __str__(self) -> str:
-        more = f" and {len(self.slices) - 1} more" if len(self.slices) > 1 else ""
-        return f"{self.slices[0]}{more}"
-
-
-@dataclass(frozen=True)
-class FrameRows:
-    """Rows that are in memory; `start` is their position in the DataFrame."""
-
-    frame: Any = field(repr=False)
-    start: int = 0
-    label: str = "dataframe"
-
-    def load(self, scratch: str = "") -> Any:
-        return self.frame
-
-    def portable(self) -> FrameRows:
-        return self
-
-    def count_items(self) -> int:
-        return len(self.frame)
-
-    def items(self, total: int | None) -> list[dict[str, Any]]:
-        stop = self.start + len(self.frame)
-        return [{"file": self.label, "row_start": self.start, "row_stop": stop}]
-
-    def __str__(self) -> str:
-        return f"{self.label} rows {self.start} to {self.start + len(self.frame)}"
-
-
-Piece = FilePaths | TableSlice | TableParts | FrameRows
 
 
 @dataclass(frozen=True)
@@ -242,8 +66,11 @@ class MiniBatch:
 
 
 @dataclass(frozen=True)
-class _Draft:
-    """A mini-batch before it has its place in the plan."""
+class Draft:
+    """A mini-batch before it has its place in the plan.
+
+    `identity` is text that changes when the rows of the mini-batch may have changed.
+    """
 
     piece: Piece
     identity: str
@@ -252,7 +79,7 @@ class _Draft:
     keys: dict[str, Any] | None = None
 
 
-def _numbered(drafts: Iterator[tuple[str, _Draft]]) -> Iterator[MiniBatch]:
+def _numbered(drafts: Iterator[tuple[str, Draft]]) -> Iterator[MiniBatch]:
     for index, (name, draft) in enumerate(drafts):
         digest = hashlib.sha256(f"{index}\n{draft.identity}".encode("utf-8", "surrogateescape"))
         yield MiniBatch(
@@ -266,7 +93,11 @@ def _numbered(drafts: Iterator[tuple[str, _Draft]]) -> Iterator[MiniBatch]:
         )
 
 
-def plan(inputs: Sequence[Dataset], config: ParallelRunConfig) -> Iterator[MiniBatch]:
+def plan(
+    inputs: Sequence[Dataset],
+    config: ParallelRunConfig,
+    on_cluster: Callable[[Dataset], Iterator[Draft] | None] = lambda _: None,
+) -> Iterator[MiniBatch]:
     """Cut the inputs into mini-batches, as a stream.
 
     Parameters
@@ -275,6 +106,8 @@ def plan(inputs: Sequence[Dataset], config: ParallelRunConfig) -> Iterator[MiniB
         Each is cut on its own; a mini-batch never mixes two.
     config : ParallelRunConfig
         Its `mini_batch_size` or `partition_keys`.
+    on_cluster : callable
+        Cuts the inputs that only a cluster can cut, and gives None for the others.
 
     Raises
     ------
@@ -282,7 +115,9 @@ def plan(inputs: Sequence[Dataset], config: ParallelRunConfig) -> Iterator[MiniB
         When the stream comes to an input that matches nothing.
     """
     return _numbered(
-        (dataset.name, draft) for dataset in inputs for draft in _drafts(dataset, config)
+        (dataset.name, draft)
+        for dataset in inputs
+        for draft in on_cluster(dataset) or _drafts(dataset, config)
     )
 
 
@@ -293,7 +128,7 @@ def is_shuffled(dataset: Dataset, config: ParallelRunConfig) -> bool:
     return not set(config.partition_keys) <= set(dataset.keys)
 
 
-def _drafts(dataset: Dataset, config: ParallelRunConfig) -> Iterator[_Draft]:
+def _drafts(dataset: Dataset, config: ParallelRunConfig) -> Iterator[Draft]:
     if isinstance(dataset, FileDataset):
         if config.partition_keys is not None:
             return _file_partitions(dataset, config.partition_keys)
@@ -338,7 +173,7 @@ def _identity(file: ListedFile) -> str:
 # Files
 
 
-def _file_groups(dataset: FileDataset, count: int) -> Iterator[_Draft]:
+def _file_groups(dataset: FileDataset, count: int) -> Iterator[Draft]:
     group: list[ListedFile] = []
     for file in dataset.files():
         if group and (len(group) == count or group[0].folder != file.folder):
@@ -351,9 +186,9 @@ def _file_groups(dataset: FileDataset, count: int) -> Iterator[_Draft]:
 
 def _file_draft(
     dataset: FileDataset, files: list[ListedFile], keys: dict[str, Any] | None = None
-) -> _Draft:
+) -> Draft:
     sizes = [file.size for file in files]
-    return _Draft(
+    return Draft(
         piece=FilePaths(tuple(file.path for file in files), dataset.storage_options),
         identity="\n".join(map(_identity, files)),
         items=len(files),
@@ -380,7 +215,7 @@ def _by_keys(
     return groups
 
 
-def _file_partitions(dataset: FileDataset, keys: list[str]) -> Iterator[_Draft]:
+def _file_partitions(dataset: FileDataset, keys: list[str]) -> Iterator[Draft]:
     for values, files in _by_keys(dataset, keys).items():
         yield _file_draft(dataset, files, dict(zip(keys, values, strict=True)))
 
@@ -388,12 +223,12 @@ def _file_partitions(dataset: FileDataset, keys: list[str]) -> Iterator[_Draft]:
 # Tables
 
 
-def _table_slices(dataset: TabularDataset, size: int) -> Iterator[_Draft]:
+def _table_slices(dataset: TabularDataset, size: int) -> Iterator[Draft]:
     for file in dataset.files():
         yield from slices_of(dataset, file, size)
 
 
-def slices_of(dataset: TabularDataset, file: ListedFile, size: int) -> Iterator[_Draft]:
+def slices_of(dataset: TabularDataset, file: ListedFile, size: int) -> Iterator[Draft]:
     """Cut one file into even parts of at most `size` bytes; an empty file has none."""
     reader = dataset.reader(file.path)
     if file.size == 0:
@@ -403,7 +238,7 @@ def slices_of(dataset: TabularDataset, file: ListedFile, size: int) -> Iterator[
         parts = -(-file.size // size)
     keys = {} if dataset.partition_format is None else dataset.partition_format.values(file.path)
     for part in range(parts):
-        yield _Draft(
+        yield Draft(
             piece=TableSlice(
                 path=file.path,
                 reader=reader,
@@ -419,13 +254,13 @@ def slices_of(dataset: TabularDataset, file: ListedFile, size: int) -> Iterator[
         )
 
 
-def _table_partitions(dataset: TabularDataset, keys: list[str]) -> Iterator[_Draft]:
+def _table_partitions(dataset: TabularDataset, keys: list[str]) -> Iterator[Draft]:
     for values, files in _by_keys(dataset, keys).items():
         whole = [d for f in files for d in slices_of(dataset, f, max(1, f.size or 1))]
         if not whole:
             continue
         pieces = tuple(d.piece for d in whole if isinstance(d.piece, TableSlice))
-        yield _Draft(
+        yield Draft(
             piece=TableParts(pieces),
             identity="\n".join(d.identity for d in whole),
             items=None,
@@ -437,7 +272,7 @@ def _table_partitions(dataset: TabularDataset, keys: list[str]) -> Iterator[_Dra
 # DataFrames
 
 
-def _frame_rows(dataset: FrameDataset, size: int) -> Iterator[_Draft]:
+def _frame_rows(dataset: FrameDataset, size: int) -> Iterator[Draft]:
     """Cut a pandas DataFrame by the bytes it takes in memory, into even runs of rows."""
     frame = dataset.frame
     if dataset.is_lazy:
@@ -450,7 +285,7 @@ def _frame_rows(dataset: FrameDataset, size: int) -> Iterator[_Draft]:
     token = frame_token(frame)
     for part in range(parts):
         start, stop = part * rows // parts, (part + 1) * rows // parts
-        yield _Draft(
+        yield Draft(
             piece=FrameRows(frame.iloc[start:stop], start, dataset.name),
             identity=f"{token}\t{start}:{stop}",
             items=stop - start,
@@ -463,4 +298,3 @@ def frame_token(frame: Any) -> str:
     from dask.base import tokenize
 
     return str(tokenize(frame))
-

@@ -9,74 +9,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
+
+from daskprs.record_scanner import RETURN, Dialect, Flags, Positions, Scanner
 
 __all__ = ["Cuts", "Dialect", "find_cuts"]
 
-_Positions: TypeAlias = npt.NDArray[np.int64]
-_Flags: TypeAlias = npt.NDArray[np.bool_]
-_Chars: TypeAlias = npt.NDArray[np.uint8]
-
 _BOM = b"\xef\xbb\xbf"
-_NEWLINE = ord("\n")
-_RETURN = ord("\r")
-_SPACE = ord(" ")
-
-# What the next byte is: the first of a field, in an unquoted field, in a quoted field, or right
-# after a quote that closes a field unless it turns out to be the first half of an escaped quote.
-_FIELD_START, _UNQUOTED, _QUOTED, _QUOTE_SEEN = range(4)
-
-_SEQUENTIAL_STRETCH = 16 << 10
-_MAX_VECTORISED_SPACES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How a CSV file is written, in single bytes.
-
-    The encoding has to be one in which these bytes and newlines never are a part of another
-    character, such as UTF-8 and Latin-1; UTF-16 is not.  Blanks as delimiter by
-    ``delim_whitespace`` or a regular expression, comments and own line terminators are not
-    supported.
-
-    Parameters
-    ----------
-    delimiter
-        Byte between two fields.
-    quotechar
-        Byte around quoted fields.
-    escapechar
-        Byte that takes away the meaning of the next one, if any.
-    doublequote
-        Whether two quotes within a quoted field are one literal quote.
-    quoting
-        Whether there are quoted fields at all (False is ``csv.QUOTE_NONE``).
-    skipinitialspace
-        Whether spaces after a delimiter are skipped.
-    """
-
-    delimiter: bytes = b","
-    quotechar: bytes = b'"'
-    escapechar: bytes | None = None
-    doublequote: bool = True
-    quoting: bool = True
-    skipinitialspace: bool = False
-
-    def __post_init__(self) -> None:
-        special = {"delimiter": self.delimiter}
-        if self.quoting:
-            special["quotechar"] = self.quotechar
-        if self.escapechar is not None:
-            special["escapechar"] = self.escapechar
-        for name, char in special.items():
-            blanks = b"\r\n" if name == "delimiter" else b" \t\r\n"
-            if len(char) != 1 or char in blanks:
-                raise ValueError(f"the {name} of a CSV file cannot be {char!r}")
-        if len(set(special.values())) < len(special):
-            raise ValueError(f"{', '.join(special)} of a CSV file must differ: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +83,7 @@ def find_cuts(
     if parts < 1 or block_size < 1 or size < 0:
         raise ValueError(f"cannot cut {size} bytes into {parts} parts by blocks of {block_size}")
     dialect = dialect or Dialect()
-    scanner = _Scanner(dialect)
+    scanner = Scanner(dialect)
     cutter = _Cutter(size, parts, has_header, dialect)
     blocks = _Blocks(stream, size)
     held = b""
@@ -154,7 +95,7 @@ def find_cuts(
     while held or not blocks.done:
         data = held + blocks.read(block_size)
         held = b""
-        if data[-1] == _RETURN and not blocks.done:
+        if data[-1] == RETURN and not blocks.done:
             # Whether the record ends after this byte or after a following \n is not known yet.
             data, held = data[:-1], data[-1:]
         if data:
@@ -209,7 +150,7 @@ class _Cutter:
         if not has_header:
             self._settle_up_to(0)
 
-    def add(self, base: int, data: bytes, ends: _Positions) -> None:
+    def add(self, base: int, data: bytes, ends: Positions) -> None:
         """Add a block at offset `base` with the ends of records in it."""
         if ends.size:
             counted = self._not_blank(data, ends)
@@ -246,7 +187,7 @@ class _Cutter:
         self._offsets[: self._settled] = header_end
         self._counts[: self._settled] = self._total
 
-    def _add_cuts(self, base: int, ends: _Positions, counted: _Flags) -> None:
+    def _add_cuts(self, base: int, ends: Positions, counted: Flags) -> None:
         if not ends.size:
             return
         start = self._settled
@@ -258,11 +199,11 @@ class _Cutter:
             self._settled = stop
         self._total += int(np.count_nonzero(counted))
 
-    def _not_blank(self, data: bytes, ends: _Positions) -> _Flags:
+    def _not_blank(self, data: bytes, ends: Positions) -> Flags:
         starts = np.empty_like(ends)
         starts[0] = 0
         starts[1:] = ends[:-1]
-        counted: _Flags = ~self._may_start_blank[np.frombuffer(data, np.uint8)[starts]]
+        counted: Flags = ~self._may_start_blank[np.frombuffer(data, np.uint8)[starts]]
         if not self._record_is_blank:
             counted[0] = True
         for index in np.flatnonzero(~counted).tolist():
@@ -274,251 +215,3 @@ class _Cutter:
         match = self._blank_run.match(data, start)
         assert match is not None
         return match.end()
-
-
-class _Scanner:
-    """Finds the ends of records in successive blocks, keeping the state in between."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._quote = dialect.quotechar[0] if dialect.quoting else -1
-        self._escape = dialect.escapechar[0] if dialect.escapechar is not None else -1
-        self._delimiter = dialect.delimiter[0]
-        self._is_separator = np.zeros(256, np.bool_)
-        self._is_separator[[self._delimiter, _NEWLINE, _RETURN]] = True
-        self._state = _FIELD_START
-        self._next_is_escaped = False
-
-        escape = b"|" + re.escape(dialect.escapechar) if dialect.escapechar is not None else b""
-        quote = re.escape(dialect.quotechar)
-        spaces = b" *+" if dialect.skipinitialspace else b""
-        delimiter = re.escape(dialect.delimiter)
-        # Only such delimiters matter after which the state is not that of an unquoted field.
-        self._unquoted_event = re.compile(
-            rb"\n|\r\n?" + escape + b"|" + delimiter + spaces + b"(?:" + quote + rb"|\Z)"
-        )
-        self._quoted_event = re.compile(quote + escape)
-        self._spaces = re.compile(spaces)
-
-    def scan(self, data: bytes) -> _Positions:
-        """Give the offsets after each record that ends in the next block of the file.
-
-        The block must not be empty, nor end with a ``\\r`` that more data follow.
-        """
-        if self._state == _QUOTE_SEEN:
-            return self._scan_after_quote(data)
-        if self._next_is_escaped or self._holds(data, self._quote, self._escape):
-            return self._scan_by_parity(data)
-        if self._state == _QUOTED:
-            return np.empty(0, np.int64)
-        chars = np.frombuffer(data, np.uint8)
-        self._state = self._state_at_end(chars, 0, None)
-        return self._newlines(data, chars) + 1
-
-    @staticmethod
-    def _holds(data: bytes, *chars: int) -> bool:
-        return any(char >= 0 and char in data for char in chars)
-
-    def _scan_after_quote(self, data: bytes) -> _Positions:
-        if data[0] == self._quote:
-            self._state, skipped = _QUOTED, 1
-        else:
-            # The parser takes an escapechar right after a closing quote as text.
-            self._state, skipped = _UNQUOTED, int(data[0] == self._escape)
-        if skipped == len(data):
-            return np.empty(0, np.int64)
-        return self.scan(data[skipped:]) + skipped
-
-    @staticmethod
-    def _newlines(data: bytes, chars: _Chars) -> _Positions:
-        """Positions of the last byte of each newline, quoted or not."""
-        newlines = np.flatnonzero(chars == _NEWLINE)
-        if b"\r" not in data:
-            return newlines
-        returns = np.flatnonzero(chars == _RETURN)
-        alone = returns[chars.take(returns + 1, mode="clip") != _NEWLINE]
-        if not alone.size:
-            return newlines
-        merged = np.concatenate((newlines, alone))
-        merged.sort()
-        return merged
-
-    def _escaped(self, data: bytes, chars: _Chars) -> _Flags | None:
-        """Flag the escaped bytes of a block and, as one more, the first after the block."""
-        if not (self._next_is_escaped or self._holds(data, self._escape)):
-            return None
-        flags = np.zeros(chars.size + 1, np.bool_)
-        places = np.flatnonzero(chars == self._escape)
-        if places.size:
-            new_run = np.empty(places.size, np.bool_)
-            new_run[0] = True
-            new_run[1:] = np.diff(places) > 1
-            run_starts = np.flatnonzero(new_run)
-            in_run = np.arange(places.size) - run_starts[np.cumsum(new_run) - 1]
-            if self._next_is_escaped and places[0] == 0:
-                first_run = run_starts[1] if run_starts.size > 1 else places.size
-                in_run[:first_run] += 1
-            flags[places[in_run % 2 == 0] + 1] = True
-        flags[0] = self._next_is_escaped
-        return flags
-
-    def _scan_by_parity(self, data: bytes) -> _Positions:
-        """Scan by counting quotes, and sequentially where they are not as RFC 4180 has them.
-
-        As long as every second quote is at the start of a field or doubles the one before it,
-        and all others are at the end of a field or doubled, a newline is quoted if and only if
-        the number of quotes before it is odd.
-        """
-        chars = np.frombuffer(data, np.uint8)
-        newlines = self._newlines(data, chars)
-        quotes = np.flatnonzero(chars == self._quote) if self._quote >= 0 else newlines[:0]
-        escaped = self._escaped(data, chars)
-        if escaped is not None:
-            newlines = newlines[~escaped[newlines]]
-            quotes = quotes[~escaped[quotes]]
-        opens, closes = self._conforming(chars, quotes, escaped)
-        misfits: dict[int, _Positions] = {}
-        pieces: list[_Positions] = []
-        start = 0
-        while start < len(data):
-            past = int(np.searchsorted(quotes, start))
-            opening = past + (self._state == _QUOTED)
-            if opening % 2 not in misfits:
-                conforms = closes.copy()
-                conforms[opening % 2 :: 2] = opens[opening % 2 :: 2]
-                misfits[opening % 2] = np.flatnonzero(~conforms)
-            odd_ones = misfits[opening % 2]
-            odd_one = int(np.searchsorted(odd_ones, past))
-            all_fit = odd_one == odd_ones.size
-            stop = len(data) if all_fit else int(quotes[odd_ones[odd_one]])
-            span = newlines[np.searchsorted(newlines, start) : np.searchsorted(newlines, stop)]
-            unquoted = (np.searchsorted(quotes, span) - opening) % 2 == 0
-            ends = span[unquoted] + 1
-            pieces.append(ends)
-            if all_fit:
-                if (quotes.size - opening) % 2:
-                    self._state = _QUOTED
-                elif chars[-1] == self._quote and quotes.size and quotes[-1] == chars.size - 1:
-                    self._state = _QUOTE_SEEN if self._dialect.doublequote else _UNQUOTED
-                else:
-                    self._state = self._state_at_end(chars, start, escaped)
-                self._next_is_escaped = bool(escaped[-1]) if escaped is not None else False
-                break
-            # Restarting at a record end needs no trust in what was assumed of this record.
-            if ends.size:
-                start = int(ends[-1])
-                self._state, self._next_is_escaped = _FIELD_START, False
-            found, start = self._scan_sequentially(
-                data, start, max(stop + 1, start + _SEQUENTIAL_STRETCH)
-            )
-            pieces.append(np.array(found, np.int64))
-        return np.concatenate(pieces)
-
-    def _conforming(
-        self, chars: _Chars, quotes: _Positions, escaped: _Flags | None
-    ) -> tuple[_Flags, _Flags]:
-        """Flag the quotes that may open a field, and those that may close one."""
-        if not quotes.size:
-            return np.empty(0, np.bool_), np.empty(0, np.bool_)
-        before = quotes - 1
-        if self._dialect.skipinitialspace and self._delimiter != _SPACE:
-            for _ in range(_MAX_VECTORISED_SPACES):
-                is_space = (chars[before] == _SPACE) & (before >= 0)
-                if escaped is not None:
-                    is_space &= ~escaped[before]
-                if not is_space.any():
-                    break
-                before -= is_space
-        opens: _Flags = self._is_separator[chars[before]]
-        if escaped is not None:
-            opens &= ~escaped[before]
-        opens[before < 0] = self._state == _FIELD_START
-        closes: _Flags = self._is_separator[chars.take(quotes + 1, mode="clip")]
-        closes[-1] |= quotes[-1] == chars.size - 1
-        if self._dialect.doublequote:
-            adjacent = np.diff(quotes) == 1
-            opens[1:] |= adjacent
-            closes[:-1] |= adjacent
-        return opens, closes
-
-    def _state_at_end(self, chars: _Chars, start: int, escaped: _Flags | None) -> int:
-        """State after a stretch that ends outside of quotes, from `start` on."""
-        end = chars.size
-        while end > start:
-            is_escaped = escaped is not None and bool(escaped[end - 1])
-            if not is_escaped and self._is_separator[chars[end - 1]]:
-                return _FIELD_START
-            skippable = self._dialect.skipinitialspace and chars[end - 1] == _SPACE
-            if is_escaped or not skippable:
-                return _UNQUOTED
-            end -= 1
-        return self._state
-
-    def _scan_sequentially(self, data: bytes, start: int, until: int) -> tuple[list[int], int]:
-        """Scan from event to event, up to the first record end at or after `until`.
-
-        Parameters
-        ----------
-        data
-            The block.
-        start
-            Where to start, in the present state.
-        until
-            Where to stop at the earliest.
-
-        Returns
-        -------
-        tuple of list of int and int
-            The record ends found, and where the scan stopped.
-        """
-        ends: list[int] = []
-        size = len(data)
-        state = self._state
-        while start < size:
-            if self._next_is_escaped:
-                start += 1
-                self._next_is_escaped = False
-                state = _UNQUOTED if state == _FIELD_START else state
-            elif state == _FIELD_START:
-                blanks = self._spaces.match(data, start)
-                start = blanks.end() if blanks is not None else start
-                if start < size:
-                    state = _UNQUOTED
-                    if data[start] == self._quote:
-                        state, start = _QUOTED, start + 1
-            elif state == _QUOTED:
-                event = self._quoted_event.search(data, start)
-                if event is None:
-                    start = size
-                    break
-                start = event.end()
-                if data[start - 1] == self._escape:
-                    self._next_is_escaped = True
-                elif not self._dialect.doublequote:
-                    state = _UNQUOTED
-                elif start == size:
-                    state = _QUOTE_SEEN
-                elif data[start] == self._quote:
-                    start += 1
-                else:
-                    # The parser takes an escapechar right after a closing quote as text.
-                    start += data[start] == self._escape
-                    state = _UNQUOTED
-            else:
-                event = self._unquoted_event.search(data, start)
-                if event is None:
-                    start = size
-                    break
-                start = event.end()
-                last = data[start - 1]
-                if last == self._escape:
-                    self._next_is_escaped = True
-                elif last in (_NEWLINE, _RETURN):
-                    state = _FIELD_START
-                    ends.append(start)
-                    if start >= until:
-                        break
-                else:
-                    state = _QUOTED if last == self._quote else _FIELD_START
-        self._state = state
-        return ends, start

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from daskprs import record_ends
+from daskprs import record_scanner
 from daskprs.record_ends import Cuts, Dialect, find_cuts
 
 DIALECTS = [
@@ -183,7 +183,7 @@ def test_resuming_after_unusual_quotes_is_exact(
 ) -> None:
     """Going back and forth between both ways of scanning within a block loses nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_ends, "_SEQUENTIAL_STRETCH", stretch)
+        patch.setattr(record_scanner, "_SEQUENTIAL_STRETCH", stretch)
         cuts = cut(text, parts, has_header=False, dialect=dialect)
     assert cuts == reference_cuts(text, parts, False, dialect)
 
@@ -226,13 +226,13 @@ def test_parts_of_any_text_read_as_the_whole(text: bytes, parts: int, dialect: D
 def spied_calls(monkeypatch: pytest.MonkeyPatch, text: bytes, **options: Any) -> list[str]:
     calls = []
     for name in ("_scan_by_parity", "_scan_sequentially"):
-        original = getattr(record_ends._Scanner, name)
+        original = getattr(record_scanner.Scanner, name)
 
         def spy(*args: Any, name: str = name, original: Any = original) -> Any:
             calls.append(name)
             return original(*args)
 
-        monkeypatch.setattr(record_ends._Scanner, name, spy)
+        monkeypatch.setattr(record_scanner.Scanner, name, spy)
     cuts = cut(text, 7, **options)
     dialect = options.get("dialect", Dialect())
     assert cuts == reference_cuts(text, 7, True, dialect)
