@@ -7,8 +7,9 @@ import contextlib
 import logging
 import re
 import time
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -16,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from daskprs.attempts import Limits, try_mini_batch
 from daskprs.entry_process.host import Reply
-from daskprs.mini_batches import MiniBatch
+from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Outcome
 from daskprs.script_host import (
     InitGaveUpError,
@@ -26,17 +27,20 @@ from daskprs.script_host import (
     Slot,
     StoppedError,
 )
+from daskprs.tables import Survey
 
 __all__ = [
     "GroupResult",
     "InitRecord",
     "Sample",
     "ScriptPlugin",
+    "SurveyFailure",
     "WorkerEnd",
     "abort_host",
     "finish_host",
     "renew_lease",
     "run_mini_batches",
+    "survey_piece",
 ]
 
 logger = logging.getLogger(__name__)
@@ -144,7 +148,9 @@ class ScriptPlugin(WorkerPlugin):
         assert self.lease is not None
         while time.monotonic() - self._renewed < self.lease:
             await asyncio.sleep(min(1.0, self.lease / 4))
-        logger.warning("daskprs has not heard of the run's driver for %g s: cleaning up", self.lease)
+        logger.warning(
+            "daskprs has not heard of the run's driver for %g s: cleaning up", self.lease
+        )
         if self.host is not None:
             await asyncio.to_thread(self.host.close)
         with contextlib.suppress(Exception):
@@ -211,7 +217,12 @@ async def finish_host(name: str, dask_worker: Worker) -> WorkerEnd:
 
 
 def run_mini_batches(
-    name: str, mini_batches: Sequence[MiniBatch], limits: Limits, stop_at_failure: bool
+    name: str,
+    mini_batches: Sequence[MiniBatch],
+    limits: Limits,
+    stop_at_failure: bool,
+    budget: float,
+    frame: Any = None,
 ) -> GroupResult:
     """Run consecutive mini-batches in one entry process, as one Dask task.
 
@@ -221,7 +232,14 @@ def run_mini_batches(
         Of the plugin.
     stop_at_failure : bool
         Come back at once when a mini-batch has failed, so that thresholds are looked at.
+    budget : float
+        Seconds after which no more of the mini-batches are begun: others may have idle
+        processes for them.
+    frame : optional
+        The partition of a Dask dataframe, or the bucket of a shuffle, that holds their rows.
     """
+    if frame is not None:
+        mini_batches = [replace(m, piece=m.piece.bind(frame)) for m in mini_batches]
     indexes = [mini_batch.index for mini_batch in mini_batches]
     plugin = _plugin(get_worker(), name)
     if plugin is None or plugin.host is None:
@@ -234,9 +252,13 @@ def run_mini_batches(
     try:
         with host.slot(SLOT_WAIT) as slot:
             try:
+                slot.process()
+                begun = time.monotonic()
                 for mini_batch in mini_batches:
                     outcomes.append(try_mini_batch(host, slot, mini_batch, limits))
                     if outcomes[-1].failed_items and stop_at_failure:
+                        break
+                    if time.monotonic() - begun > budget:
                         break
             except InitGaveUpError as error:
                 init_failure = error.reply
@@ -278,9 +300,23 @@ def _sample(host: ScriptHost, slot: Slot) -> Sample | None:
     )
 
 
-def survey_piece(piece: Any) -> Any:
+@dataclass(frozen=True)
+class SurveyFailure:
+    """A large table file could not be looked through: all its parts have failed.
+
+    `items` is the number of records of each part, as well as they can be counted.
+    """
+
+    error: str
+    traceback: str
+    items: tuple[int, ...]
+
+
+def survey_piece(piece: TableSlice) -> Survey | SurveyFailure:
     """Look through one large table file, as a Dask task; the error is a value."""
     try:
         return piece.survey()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        items = tuple(replace(piece, part=part).count_items() for part in range(piece.parts))
+        told = f"{type(error).__name__}: {error}"
+        return SurveyFailure(told, "".join(traceback.format_exception(error)), items)

@@ -1,0 +1,324 @@
+"""The command line: ``daskprs run | plan | report``.
+
+Exit codes: 0 completed, 1 failed, 2 wrong usage (nothing was started), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daskprs._version import __version__
+from daskprs.exceptions import DaskprsError, RunCanceledError, UsageError
+
+if TYPE_CHECKING:
+    from daskprs.config import ParallelRunConfig
+    from daskprs.run import ParallelRun
+    from daskprs.step import ParallelRunStep
+
+__all__ = ["main"]
+
+_COMPLETED, _FAILED, _USAGE, _INTERRUPTED_CODE = 0, 1, 2, 130
+
+# Options of the same name as the field of ParallelRunConfig: (field, type, help).
+_FIELDS: list[tuple[str, Any, str]] = [
+    ("source_directory", str, "Folder that reaches every worker [default: that of SCRIPT]"),
+    ("mini_batch_size", str, "Files: a count [10]. Tables: bytes, such as 10MB [1MB]"),
+    ("error_threshold", int, "Abort when more items than this have failed; -1: never [-1]"),
+    ("allowed_failed_count", int, "Abort when more mini-batches than this have failed"),
+    ("allowed_failed_percent", float, "Abort when more percent of the mini-batches have failed"),
+    ("output_action", str, "append_row or summary_only [append_row]"),
+    ("append_row_file_name", str, "Name of the output file [parallel_run_step.txt]"),
+    ("output_format", str, "text, csv, jsonl or parquet [text]"),
+    ("node_count", int, "Workers of the local cluster [1]"),
+    ("process_count_per_node", int, "Processes on each worker [GPUs, or else CPU cores]"),
+    ("run_invocation_timeout", float, "Seconds that one call of run() may take [60]"),
+    ("run_max_try", int, "How often a mini-batch is tried [3]"),
+    ("init_timeout", float, "Seconds that init() may take [600]"),
+    ("first_task_creation_timeout", float, "Seconds to wait for a first worker [600]"),
+    ("progress_update_timeout", float, "Seconds to wait for any sign of progress [1800]"),
+    ("logging_level", str, "WARNING, INFO or DEBUG [INFO]"),
+    ("environment", str, "Kept for the report"),
+    ("description", str, "Kept for the report"),
+]
+
+
+class _Failed(click.ClickException):
+    """An error of ours, as a few lines without a traceback."""
+
+    exit_code = _FAILED
+
+    def show(self, file: Any = None) -> None:
+        text = f"Error: {self.message}"
+        click.echo(text.encode("utf-8", "replace").decode("utf-8"), err=True)
+
+
+class _WrongUsage(_Failed):
+    exit_code = _USAGE
+
+
+class _Interrupted(_Failed):
+    exit_code = _INTERRUPTED_CODE
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise _WrongUsage(_with_dashes(str(error))) from None
+    except RunCanceledError as error:
+        raise _Interrupted(str(error)) from None
+    except DaskprsError as error:
+        raise _Failed(str(error)) from None
+
+
+def _with_dashes(message: str) -> str:
+    """Name an option as it was typed."""
+    field, mark, rest = message.partition("=")
+    known = {name for name, _, _ in _FIELDS} | {"partition_keys", "partition_format"}
+    return f"--{field.replace('_', '-')}{mark}{rest}" if mark and field in known else message
+
+
+def _pairs(option: str) -> Callable[..., dict[str, str]]:
+    def parse(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+        pairs = {}
+        for text in given:
+            name, mark, value = text.partition("=")
+            if not mark or not name:
+                raise click.UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
+            pairs[name] = value
+        return pairs
+
+    return parse
+
+
+class _ManyUrls(click.Command):
+    """Lets ``--files`` and ``--tabular`` take all words up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many, words, name = ("--files", "--tabular"), [], ""
+        head, rest = args, []
+        if "--" in args:
+            cut = args.index("--")
+            head, rest = args[:cut], args[cut + 1 :]
+        for word in head:
+            if word.startswith("--"):
+                name = word if word in many else ""
+                if not name:
+                    words.append(word)
+            elif name:
+                words += [name, word]
+            else:
+                words.append(word)
+        for option in many:
+            if option in head and option not in words:
+                raise click.UsageError(f"{option} needs at least one URL", ctx)
+        ctx.meta["arguments"] = rest
+        return super().parse_args(ctx, words)
+
+
+def _step_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that ``run`` and ``plan`` share."""
+    for name, kind, text in reversed(_FIELDS):
+        command = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=text)(command)
+    options = [
+        click.argument("script"),
+        click.option("--files", multiple=True, metavar="URL...",
+                     help="Files, globs or folders: a mini-batch is a list of paths"),
+        click.option("--tabular", multiple=True, metavar="URL...",
+                     help="Tables (csv, tsv, jsonl, parquet): a mini-batch is a DataFrame"),
+        click.option("--output", metavar="URL", help="Folder of the output file, logs and report"),
+        click.option("--name", default=None, help="Name of the run [from the script's name]"),
+        click.option("--partition-keys", help="One mini-batch for each combination: a,b"),
+        click.option("--partition-format", help="Keys in the paths: {user}/{season}.csv"),
+        click.option("--format", "format_", help="Format of tables without a telling suffix"),
+        click.option("--reader-option", "reader_options", multiple=True, metavar="NAME=VALUE",
+                     callback=_pairs("--reader-option"),
+                     help="For pandas.read_csv, ...; VALUE may be JSON, as in sep=;"),
+        click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE",
+                     callback=_pairs("--storage-option"), help="For the store, see fsspec"),
+        click.option("--side-input", "side_inputs", multiple=True, metavar="NAME=URL",
+                     callback=_pairs("--side-input"),
+                     help="The script gets --NAME <local path>"),
+        click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs("--env"),
+                     help="Environment variable of the script"),
+        click.option("--ordered", is_flag=True, help="Write the rows in input order"),
+        click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler to run on"),
+        click.option("--no-reuse", is_flag=True, help="Start from the beginning in any case"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="daskprs")
+def main() -> None:
+    """Run an entry script with init() and run(mini_batch) over files or tables, on Dask."""
+
+
+@main.command(
+    cls=_ManyUrls,
+    name="run",
+    options_metavar="(--files URL... | --tabular URL...) --output URL [OPTIONS] [-- ARGS...]",
+)
+@_step_options
+@click.option("--quiet", is_flag=True, help="No progress, only the summary")
+@click.pass_context
+def run_command(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
+    """Run SCRIPT over all mini-batches; words after -- are its arguments.
+
+    The same command again goes on with an unfinished run, or reuses a finished one.
+    """
+    if not options["output"]:
+        raise click.UsageError("--output is missing: give a folder, such as --output out", ctx)
+    with _told_plainly():
+        step = _make_step(ctx, options)
+        run = step.submit()
+    code = _wait(run, quiet)
+    ctx.exit(code)
+
+
+@main.command(
+    cls=_ManyUrls,
+    name="plan",
+    options_metavar="(--files URL... | --tabular URL...) [OPTIONS] [-- ARGS...]",
+)
+@_step_options
+@click.pass_context
+def plan_command(ctx: click.Context, /, **options: Any) -> None:
+    """Show the mini-batches that would run; reads no data."""
+    options["output"] = options["output"] or "out"
+    with _told_plainly():
+        plan = _make_step(ctx, options).plan()
+    out = click.get_text_stream("stdout", errors="surrogateescape")
+    with contextlib.suppress(BrokenPipeError):
+        out.write("mini-batch\titems\tbytes\tinput\n")
+        for row in plan.rows():
+            out.write("\t".join(row) + "\n")
+        out.write(plan.summary + "\n")
+
+
+@main.command(name="report")
+@click.argument("output")
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs")
+@click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE",
+              callback=_pairs("--storage-option"), help="For the store, see fsspec")  # fmt: skip
+def report_command(output: str, as_json: bool, storage_options: dict[str, str]) -> None:
+    """Show what the last run into the folder OUTPUT did."""
+    from daskprs.output_folder import OutputFolder
+    from daskprs.report import read_report
+
+    with _told_plainly():
+        report = read_report(OutputFolder(output, storage_options))
+    click.echo(report.to_json() if as_json else str(report))
+
+
+def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
+    files, tabular = options["files"], options["tabular"]
+    if bool(files) == bool(tabular):
+        wrong = "exclude each other" if files else "are both missing"
+        raise click.UsageError(
+            f"--files and --tabular {wrong}: give one of them, such as --files 'images/*.png'", ctx
+        )
+    if files and (options["reader_options"] or options["format_"]):
+        raise click.UsageError("--reader-option and --format are for --tabular only", ctx)
+    config = _make_config(options)
+    from daskprs.entry_script import check_script
+
+    check_script(config.script_path)
+    from daskprs.datasets import FileDataset, TabularDataset
+    from daskprs.step import ParallelRunStep
+
+    shared = {
+        "storage_options": options["storage_options"],
+        "partition_format": options["partition_format"],
+    }
+    dataset: FileDataset | TabularDataset
+    if files:
+        dataset = FileDataset(list(files), **shared)
+    else:
+        reader = {name: _value(text) for name, text in options["reader_options"].items()}
+        dataset = TabularDataset(list(tabular), format=options["format_"], **shared, **reader)
+    return ParallelRunStep(
+        name=options["name"] or _name_of(config.script_path.stem),
+        parallel_run_config=config,
+        inputs=[dataset],
+        output=options["output"],
+        side_inputs=options["side_inputs"] or None,
+        arguments=ctx.meta["arguments"],
+        allow_reuse=not options["no_reuse"],
+        storage_options=options["storage_options"],
+    )
+
+
+def _make_config(options: dict[str, Any]) -> ParallelRunConfig:
+    from daskprs.config import ParallelRunConfig
+
+    given = {name: options[name] for name, _, _ in _FIELDS if options[name] is not None}
+    if options["partition_keys"] is not None:
+        given["partition_keys"] = [key.strip() for key in options["partition_keys"].split(",")]
+    return ParallelRunConfig(
+        entry_script=options["script"],
+        environment_variables=options["env"],
+        compute_target=options["scheduler"],
+        ordered=options["ordered"],
+        **given,
+    )
+
+
+def _name_of(stem: str) -> str:
+    """Make a name of the form that a step wants of a file's name."""
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in stem.lower()).strip("-")
+    while name and not name[0].isalpha():
+        name = name[1:]
+    name = name[:32].strip("-")
+    return name if len(name) >= 3 else f"run-{name}".strip("-")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _wait(run: ParallelRun, quiet: bool) -> int:
+    """Wait for the end; the first Ctrl-C stops cleanly, the second at once."""
+    presses = 0
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            click.echo("Stopped at once. The same command goes on from what is written.", err=True)
+            os._exit(_INTERRUPTED_CODE)
+        click.echo("Stopping; what is done is kept. Ctrl-C again stops at once.", err=True)
+        run.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    with _told_plainly():
+        try:
+            run.wait_for_completion(show_output=not quiet)
+        except RunCanceledError:
+            click.echo(str(run.report))
+            click.echo("Canceled. The same command goes on from there.", err=True)
+            return _INTERRUPTED_CODE
+        except UsageError:
+            raise
+        except DaskprsError as error:
+            _Failed(str(error)).show()
+            click.echo(str(run.report))
+            return _FAILED
+    sys.stderr.flush()
+    click.echo(str(run.report))
+    return _COMPLETED

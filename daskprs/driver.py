@@ -1,0 +1,389 @@
+"""The driver of a run: takes mini-batches from the plan, keeps the window full, writes the rows.
+
+::
+
+    Planner ──▶ ready ──▶ Window ──▶ workers
+                 ▲           │
+    large tables │ rest      ▼
+    are surveyed └────── outcomes ──▶ RowStore, counts, thresholds, events
+
+Everything here happens in one thread, the only one that writes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from daskprs.attempts import Limits
+from daskprs.entry_process.host import Reply
+from daskprs.events import Event, InitTried, LogArrived, MiniBatchDone, Noticed, Sampled
+from daskprs.exceptions import (
+    ClusterLostError,
+    InitFailedError,
+    RunCanceledError,
+    ThresholdExceededError,
+)
+from daskprs.job import Job
+from daskprs.mini_batches import MiniBatch, TableSlice
+from daskprs.outcomes import Attempt, Outcome, Tally, distinct, threshold_exceeded
+from daskprs.output import ColumnsChangedError, RowStore
+from daskprs.planner import Planner
+from daskprs.session import Session
+from daskprs.survey_queue import Source, Surveys, source_of
+from daskprs.targets import open_target
+from daskprs.window import Finished, GroupSizer
+from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
+
+__all__ = ["Driver"]
+
+BUDGET_SECONDS = 2.0
+MOST_GROUP_BYTES = 64 << 20
+MOST_LOST = 5
+
+
+@dataclass
+class Group:
+    """Mini-batches that ride in one task; `frame` is a future of their rows, if there is one."""
+
+    mini_batches: list[MiniBatch]
+    frame: Any = None
+    lost: int = 0
+
+
+@dataclass
+class Survey:
+    """A task that looks through a large table file."""
+
+    source: Source
+    piece: TableSlice
+    lost: int = 0
+
+
+@dataclass
+class _Failures:
+    """The first failures of different text, for the message at the end."""
+
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        if len(self.seen) < 100:
+            self.seen.append((outcome.error, outcome.traceback))
+
+    def text(self) -> str:
+        return "\n".join(error for error, _ in distinct(self.seen))
+
+    @property
+    def traceback(self) -> str:
+        return next((traceback for _, traceback in self.seen if traceback), "")
+
+
+class Driver:
+    """Runs what is missing of a job.
+
+    Parameters
+    ----------
+    job : Job
+    planner : Planner
+    store : RowStore
+    tally : Tally
+        Counts what this start of the run does; the caller adds what was kept.
+    emit : callable
+    canceled : threading.Event
+    wake : threading.Event
+        Set by whoever has news for the driver.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        planner: Planner,
+        store: RowStore,
+        tally: Tally,
+        emit: Callable[[Event], None],
+        canceled: threading.Event,
+        wake: threading.Event,
+    ) -> None:
+        self.job, self.planner, self.store = job, planner, store
+        self.tally, self.emit = tally, emit
+        self.tick: Callable[[], None] = lambda: None
+        self.failures = _Failures()
+        self.kept_tally = Tally()
+        self._canceled, self._wake = canceled, wake
+        config = job.config
+        self._limits = Limits(
+            run_max_try=config.run_max_try,
+            run_invocation_timeout=config.run_invocation_timeout,
+            load_timeout=config.progress_update_timeout,
+        )
+        allowed = (config.error_threshold, config.allowed_failed_count,
+                   config.allowed_failed_percent)  # fmt: skip
+        self._stop_at_failure = any(limit is not None and limit > -1 for limit in allowed)
+        self._sizer = GroupSizer()
+        self._ready: deque[MiniBatch] = deque()
+        self._again: deque[Group | Survey] = deque()
+        self._surveys = Surveys()
+        self._open: set[int] = set()
+        self._lost: dict[int, int] = {}
+        self._missing = 0
+        self._warned_long = False
+        self._last_progress = time.monotonic()
+        self.session: Session | None = None
+        self.frames: dict[int, Any] = {}
+
+    def run(self, compute_target: object) -> None:
+        """Work until all is done.
+
+        Raises
+        ------
+        RunCanceledError, ThresholdExceededError, InitFailedError, ClusterLostError,
+        WriteFailedError
+        """
+        with ExitStack() as stack:
+            stack.callback(self.planner.stop)
+            while not self._is_done():
+                self._check_canceled()
+                if self.session is None and self._refill(1):
+                    target = stack.enter_context(open_target(compute_target, self.job.config))
+                    self.session = stack.enter_context(
+                        Session(self.job, target, self._wake, self.emit)
+                    )
+                    self._last_progress = time.monotonic()
+                if self.session is not None:
+                    self._take_results(self.session)
+                    self._fill(self.session)
+                    self._check_progress(self.session)
+                if self.store.flush_is_due:
+                    self.store.flush()
+                self._check_thresholds()
+                self.tick()
+                self._wake.wait(0.1)
+                self._wake.clear()
+            if self.planner.error is not None:
+                raise self.planner.error
+            self._check_thresholds()
+            if self.session is not None:
+                self.session.finish()
+
+    def _is_done(self) -> bool:
+        if self.planner.error is not None:
+            return True
+        return self._all_scheduled() and not self._open
+
+    def _all_scheduled(self) -> bool:
+        nothing_waits = not self._ready and not self._again and not self._surveys.waiting
+        return self.planner.is_exhausted and nothing_waits
+
+    def _check_canceled(self) -> None:
+        if self._canceled.is_set():
+            raise RunCanceledError(
+                "the run was canceled. What was done is kept: the same run goes on from there."
+            )
+
+    def _check_progress(self, session: Session) -> None:
+        if not len(session.window) and session.pulse.workers:
+            # Waiting for the listing of the input.
+            self._last_progress = max(self._last_progress, self.planner.last_sign)
+        groups = [work for work in session.window.works() if isinstance(work, Group)]
+        first = groups[0].mini_batches[0].piece if groups else "the listing of the input"
+        session.check_alive(self._last_progress, f"{len(groups)} tasks, the first with {first}")
+
+    def _check_thresholds(self) -> None:
+        tally = self.tally + self.kept_tally
+        scheduled = self._all_scheduled()
+        planned = self.planner.planned if scheduled else None
+        why = threshold_exceeded(self.job.config, tally, planned=planned)
+        if why is not None:
+            raise ThresholdExceededError(
+                f"{why}: the run was stopped. First failures:\n{self.failures.text()}",
+                script_traceback=self.failures.traceback,
+            )
+
+    # Work in
+
+    def _refill(self, wanted: int) -> bool:
+        """Take from the plan until so many are ready, or it has no more at the moment."""
+        while len(self._ready) < wanted and self._surveys.parked < 10 * wanted + 1000:
+            mini_batch = self.planner.take()
+            if mini_batch is None:
+                break
+            self._open.add(mini_batch.index)
+            self._ready.extend(self._surveys.offer(mini_batch))
+        return bool(self._ready or self._surveys.waiting)
+
+    def _fill(self, session: Session) -> None:
+        slots = session.pulse.slots
+        while len(session.window) < 2 * slots:
+            work = self._next_work(slots)
+            if work is None:
+                return
+            if isinstance(work, Survey):
+                session.window.submit(work, survey_piece, work.piece)
+                continue
+            session.window.submit(
+                work, run_mini_batches, session.name, work.mini_batches, self._limits,
+                self._stop_at_failure, BUDGET_SECONDS, work.frame,
+            )  # fmt: skip
+
+    def _next_work(self, slots: int) -> Group | Survey | None:
+        if self._again:
+            return self._again.popleft()
+        self._refill(self._sizer.size(None, slots))
+        piece = self._surveys.next(most=max(1, slots))
+        if piece is not None:
+            return Survey(source_of(piece), piece.portable())
+        if not self._ready:
+            return None
+        left = len(self._ready) if self.planner.is_exhausted else None
+        return self._group(self._sizer.size(left, slots))
+
+    def _group(self, most: int) -> Group:
+        first = self._ready.popleft()
+        frame = self.frames.get(first.index)
+        taken, nbytes = [first], first.nbytes or 0
+        while self._ready and len(taken) < most:
+            following = self._ready[0]
+            nbytes += following.nbytes or 0
+            if nbytes > MOST_GROUP_BYTES or self.frames.get(following.index) is not frame:
+                break
+            taken.append(self._ready.popleft())
+        taken = [replace(m, piece=m.piece.portable()) for m in taken]
+        return Group(taken, frame)
+
+    # Results out
+
+    def _take_results(self, session: Session) -> None:
+        for finished in session.window.take():
+            self._last_progress = time.monotonic()
+            if finished.lost:
+                self._take_lost(finished, session)
+            elif isinstance(finished.work, Survey):
+                self._take_survey(finished.work, finished.value)
+            else:
+                self._take_group(finished.work, finished.value, session)
+
+    def _take_group(self, group: Group, result: GroupResult, session: Session) -> None:
+        for record in result.inits:
+            self.emit(InitTried(record))
+        for chunk in result.logs:
+            self.emit(LogArrived(chunk))
+        if result.sample is not None:
+            self.emit(Sampled(result.sample))
+        by_index = {mini_batch.index: mini_batch for mini_batch in group.mini_batches}
+        for outcome in result.outcomes:
+            self._take_outcome(outcome, by_index[outcome.index])
+        seconds = sum(a.elapsed for o in result.outcomes for a in o.attempts)
+        self._sizer.saw(len(result.outcomes), seconds)
+        if result.init_failure is not None:
+            self._raise_init_failed(result.init_failure)
+        rest = [by_index[index] for index in result.rest]
+        if not rest:
+            return
+        if result.host_missing:
+            self._host_missing(Group(rest, group.frame, group.lost), result, session)
+        elif group.frame is not None:
+            self._again.append(Group(rest, group.frame, group.lost))
+        else:
+            self._ready.extendleft(reversed(rest))
+
+    def _take_outcome(self, outcome: Outcome, mini_batch: MiniBatch) -> None:
+        if outcome.index not in self._open:
+            return  # told twice: its rows are taken already
+        try:
+            self.store.add(outcome)
+        except ColumnsChangedError as error:
+            outcome = replace(
+                outcome, failed=True, returned=0, rows=None, error=str(error),
+                items=mini_batch.piece.items(outcome.total),
+            )  # fmt: skip
+            self.store.add(outcome)
+        self._open.discard(outcome.index)
+        self.tally.add(
+            total=outcome.total, succeeded=outcome.succeeded_items, failed=outcome.failed
+        )
+        if outcome.failed_items:
+            self.failures.add(outcome)
+        if outcome.returned > outcome.total and not self._warned_long:
+            self._warned_long = True
+            self.emit(
+                Noticed(
+                    f"run() returned {outcome.returned} results for {outcome.total} items "
+                    f"({outcome.label}): all are written; this is said once."
+                )
+            )
+        self.emit(MiniBatchDone(outcome))
+
+    def _raise_init_failed(self, reply: Reply) -> None:
+        raise InitFailedError(
+            f"the entry script could not be started in three fresh processes: {reply.error}",
+            script_traceback=reply.traceback,
+        )
+
+    def _host_missing(self, group: Group, result: GroupResult, session: Session) -> None:
+        self._missing += 1
+        if self._missing > MOST_LOST * max(1, session.pulse.workers):
+            raise ClusterLostError(
+                f"the workers do not take the script: {result.host_missing}. Is the same daskprs "
+                "installed on all of them, and is there room in their local directory?"
+            )
+        session.register()
+        self._again.append(group)
+
+    def _take_survey(self, survey: Survey, found: Any) -> None:
+        if isinstance(found, SurveyFailure):
+            for mini_batch in self._surveys.failed(survey.source):
+                part = mini_batch.piece.part  # type: ignore[union-attr]
+                self._take_outcome(_unreadable(mini_batch, found, part), mini_batch)
+            return
+        self._ready.extend(self._surveys.found(survey.source, found))
+
+    def _take_lost(self, finished: Finished, session: Session) -> None:
+        work = finished.work
+        work.lost += 1
+        limit = self.job.config.run_max_try if finished.worker_died else MOST_LOST
+        if isinstance(work, Survey) or not finished.worker_died:
+            if work.lost > limit or session.client.status not in ("running", "connecting"):
+                raise ClusterLostError(
+                    f"a task was lost {work.lost} times ({finished.lost}). The same run goes on "
+                    "with what is missing."
+                )
+            self._again.append(work)
+            return
+        # A worker died with this group: alone, each mini-batch shows whether it is the cause.
+        for mini_batch in work.mini_batches:
+            lost = self._lost.get(mini_batch.index, 0) + 1
+            self._lost[mini_batch.index] = lost
+            if lost > limit:
+                self._take_outcome(_killed(mini_batch, finished.lost, lost), mini_batch)
+            else:
+                self._again.append(Group([mini_batch], work.frame))
+
+
+def _unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:
+    total = failure.items[part]
+    return Outcome(
+        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
+        total=total, returned=0, failed=True, rows=None, attempts=(),
+        items=mini_batch.piece.items(total),
+        error=f"{failure.error}\n[mini-batch {mini_batch.index} ({mini_batch.piece})]",
+        traceback=failure.traceback,
+    )  # fmt: skip
+
+
+def _killed(mini_batch: MiniBatch, why: str, tries: int) -> Outcome:
+    total = mini_batch.items if mini_batch.items is not None else mini_batch.piece.count_items()
+    now = time.time()
+    attempts = tuple(
+        Attempt(number, "WORKER_DIED", "", "", "", now, 0.0, 0.0, 0.0, error=why)
+        for number in range(1, tries + 1)
+    )
+    return Outcome(
+        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
+        total=total, returned=0, failed=True, rows=None, attempts=attempts,
+        items=mini_batch.piece.items(total), error=f"its Dask workers died: {why}",
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""What happens in a run, as a stream of events; logs, progress and report only listen to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daskprs.outcomes import Outcome
+from daskprs.script_host import LogChunk
+from daskprs.worker import InitRecord, Sample
+
+__all__ = [
+    "ClusterReady",
+    "Event",
+    "InitTried",
+    "Listener",
+    "LogArrived",
+    "MiniBatchDone",
+    "Noticed",
+    "RunEnded",
+    "RunStarted",
+    "Sampled",
+]
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The run begins; `kept` mini-batches are done already, by an earlier start of the same run."""
+
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class ClusterReady:
+    """There is a cluster; `processes` is how many mini-batches can run at a time."""
+
+    workers: int
+    processes: int
+    dashboard_link: str | None
+
+
+@dataclass(frozen=True)
+class InitTried:
+    """An entry process was started, whether init() succeeded or not."""
+
+    record: InitRecord
+
+
+@dataclass(frozen=True)
+class MiniBatchDone:
+    """A mini-batch is done or has failed for good; its rows are taken."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class LogArrived:
+    """Some bytes that the script has written."""
+
+    chunk: LogChunk
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """How much a node and an entry process use."""
+
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """Something that a person should know, though the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """Nothing more will happen."""
+
+    status: str
+    message: str
+
+
+Event = (
+    RunStarted
+    | ClusterReady
+    | InitTried
+    | MiniBatchDone
+    | LogArrived
+    | Sampled
+    | Noticed
+    | RunEnded
+)
+Listener = Callable[[Event], None]

@@ -1,0 +1,159 @@
+"""Job: everything that a run is, checked and ready; and what makes two runs the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from daskprs.config import ParallelRunConfig
+from daskprs.datasets import FrameDataset
+from daskprs.entry_script import EntryScriptSource
+from daskprs.journal import Journal
+from daskprs.listing import is_local
+from daskprs.mini_batches import Dataset, bytes_of, count_of, frame_token
+from daskprs.output_folder import OutputFolder
+from daskprs.script_host import ScriptPackage, SourcePath
+from daskprs.side_inputs import SideInput, SidePath
+
+__all__ = ["Job"]
+
+Argument = str | SourcePath | SidePath
+
+# A process that is killed may live, and write, for a moment longer than its driver.
+_AFTERLIFE = 5.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission of a step.
+
+    Attributes
+    ----------
+    arguments : tuple
+        For the script's ``sys.argv``; paths that every worker has to find are objects.
+    token : str
+        Of this submission alone: names the worker plugin and the tasks.
+    """
+
+    name: str
+    config: ParallelRunConfig
+    inputs: tuple[Dataset, ...]
+    source: EntryScriptSource
+    folder: OutputFolder
+    arguments: tuple[Argument, ...] = ()
+    side_inputs: tuple[SideInput, ...] = ()
+    allow_reuse: bool = True
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    @property
+    def output_format(self) -> str | None:
+        """Format of the rows; None where none are wanted."""
+        summary = self.config.output_action == "summary_only"
+        return None if summary else self.config.output_format
+
+    def package(self, *, in_place: bool) -> ScriptPackage:
+        """Make ready the script for the workers; `in_place` where they see its folder."""
+        config = self.config
+        return ScriptPackage(
+            token=self.token,
+            script=self.source.relative,
+            folder=str(self.source.folder),
+            archive=None if in_place else self.source.archive(),
+            arguments=self.arguments,
+            side_inputs=tuple(side.packed(in_place=in_place) for side in self.side_inputs),
+            output_format=self.output_format,
+            to_csv_options=self.source.to_csv_options(),
+            logging_level=config.logging_level,
+            environment=config.environment_variables,
+            output_folder=self.folder.url,
+            init_timeout=config.init_timeout,
+            process_count=config.process_count_per_node,
+        )
+
+    # Is an earlier run the same run?
+
+    def facts(self) -> dict[str, Any]:
+        """What the journal says about the run in its first line."""
+        return {"run": self.identity(), "started": time.time(), "files": self._other_files()}
+
+    def identity(self) -> str:
+        """Hash of all that decides the rows: the script, its arguments, inputs and settings.
+
+        How often, how long, how many at a time and how many may fail are not a part of it.
+        """
+        config = self.config
+        text = json.dumps(
+            {
+                "script": [self.source.relative, self.source.code_token()],
+                "arguments": [repr(argument) for argument in self.arguments],
+                "environment": sorted(config.environment_variables.items()),
+                "inputs": [_describe(dataset, config) for dataset in self.inputs],
+                "side_inputs": [side.identity() for side in self.side_inputs],
+                "partition_keys": config.partition_keys,
+                "output": [config.output_action, config.output_format, config.ordered],
+                "name": config.append_row_file_name,
+            },
+            sort_keys=True,
+            default=str,
+        )
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def _other_files(self) -> dict[str, list[int]]:
+        """Size and time (ns) of files that the script may read: beside it, or as arguments."""
+        found = self.source.data_files()
+        for argument in self.arguments:
+            if isinstance(argument, str) and os.path.isabs(argument) and os.path.isfile(argument):
+                stat = os.stat(argument)
+                found[argument] = [stat.st_size, stat.st_mtime_ns]
+        return found
+
+    def is_same_run(self, journal: Journal, last_sign: float) -> bool:
+        """Say whether a journal is of this run, so that it can go on, or be reused.
+
+        Parameters
+        ----------
+        last_sign : float
+            When that run last wrote something, in seconds since the epoch: a file beside the
+            script that changed while the run was going on was written by the run itself.
+        """
+        if journal.header.get("run") != self.identity():
+            return False
+        started = float(journal.header.get("started", 0.0))
+        before: Mapping[str, Sequence[int]] = journal.header.get("files", {})
+        now = self._other_files()
+        for name, known in before.items():
+            found = now.get(name)
+            if found is None:
+                return False
+            changed = found[1] / 1e9
+            by_the_run = started <= changed <= last_sign + _AFTERLIFE
+            if list(known) != found and not by_the_run:
+                return False
+        return True
+
+    def with_changes(self, **changes: Any) -> Job:
+        return replace(self, **changes)
+
+
+def _describe(dataset: Dataset, config: ParallelRunConfig) -> list[Any]:
+    from dask.base import tokenize
+
+    if isinstance(dataset, FrameDataset):
+        size = None if dataset.is_lazy else bytes_of(config.mini_batch_size)
+        return ["frame", frame_token(dataset.frame), size]
+    urls = [str(Path(url).absolute()) if is_local(url) else url for url in dataset.urls]
+    where = dataset.partition_format.text if dataset.partition_format else None
+    reader = getattr(dataset, "reader_options", None)
+    if reader is None:
+        size = count_of(config.mini_batch_size)
+        return ["files", urls, where, size if config.partition_keys is None else None]
+    size = bytes_of(config.mini_batch_size)
+    facts = [dataset.format, dataset.quoted_newlines, tokenize(reader)]  # type: ignore[union-attr]
+    return ["table", urls, where, size if config.partition_keys is None else None, *facts]

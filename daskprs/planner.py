@@ -1,0 +1,105 @@
+"""The thread that plans while the run goes on, and leaves out what an earlier start has done."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from daskprs.journal import Record
+from daskprs.mini_batches import MiniBatch
+
+__all__ = ["Planner"]
+
+# Enough to fill the largest groups of many processes; a listing of millions stays on disk.
+MOST_WAITING = 20_000
+
+
+class _StoppedPlanningError(Exception):
+    pass
+
+
+class Planner:
+    """Mini-batches of a plan, as a queue that another thread fills.
+
+    Parameters
+    ----------
+    mini_batches : iterator of MiniBatch
+        The plan; consumed in the thread.
+    earlier : callable
+        Tells the record of a mini-batch that is done already, or None.
+    wake : threading.Event
+        Set when there is something new.
+
+    Attributes
+    ----------
+    planned, items : int
+        Mini-batches planned so far, and their items where the plan knows them.
+    kept : int
+        How many of them were done already.
+    is_complete : bool
+        The plan has come to its end.
+    error : BaseException or None
+        Why it ended early.
+    """
+
+    def __init__(
+        self,
+        mini_batches: Iterator[MiniBatch],
+        earlier: Callable[[MiniBatch], Record | None],
+        wake: threading.Event,
+    ) -> None:
+        self.planned = self.items = self.kept = 0
+        self.is_complete = False
+        self.error: BaseException | None = None
+        self.last_sign = time.monotonic()
+        self._mini_batches, self._earlier, self._wake = mini_batches, earlier, wake
+        self._queue: queue.Queue[MiniBatch] = queue.Queue(MOST_WAITING)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="daskprs-planner", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for mini_batch in self._mini_batches:
+                self.last_sign = time.monotonic()
+                if self._earlier(mini_batch) is None:
+                    self._put(mini_batch)
+                else:
+                    self.kept += 1
+                self.planned += 1
+                self.items += mini_batch.items or 0
+        except _StoppedPlanningError:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.is_complete = True
+        self._wake.set()
+
+    def _put(self, mini_batch: MiniBatch) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(mini_batch, timeout=0.2)
+            except queue.Full:
+                self.last_sign = time.monotonic()
+                continue
+            self._wake.set()
+            return
+        raise _StoppedPlanningError
+
+    def take(self) -> MiniBatch | None:
+        """Return the next mini-batch that is there already."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing more will come out."""
+        return self.is_complete and self._queue.empty()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        self._stopped.set()
+        self._thread.join(timeout)

@@ -1,0 +1,187 @@
+"""RunReport: what a run did, as an object, as text, as JSON, and as HTML in a notebook."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from daskprs.exceptions import OutputError
+from daskprs.json_text import json_text
+from daskprs.outcomes import Counts, Outcome, Tally
+from daskprs.output_folder import Lock, OutputFolder
+
+__all__ = ["Failure", "RunReport", "read_report"]
+
+REPORT = "logs/report.json"
+MOST_FAILURES = 1000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A mini-batch with items that failed.
+
+    Attributes
+    ----------
+    mini_batch : int
+        Its index in the plan.
+    items : int
+        How many of its items failed.
+    """
+
+    mini_batch: int
+    items: int
+    error: str
+    tries: int
+    input: str = ""
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Failure:
+        return cls(
+            mini_batch=outcome.index,
+            items=outcome.failed_items,
+            error=outcome.error,
+            tries=outcome.tries,
+            input=outcome.label,
+            traceback=outcome.traceback,
+        )
+
+
+@dataclass
+class RunReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    status : str
+        Running, Completed, Failed, Canceled, or Interrupted (its process is gone).
+    message : str
+        One sentence; where the run failed, why.
+    mini_batches, items : Counts
+        ``total``, ``succeeded``, ``failed``.
+    output_file : str or None
+        Path or url of the rows; None with summary_only.
+    seconds : float
+        Wall time of this start of the run.
+    failures : list of Failure
+        The first 1,000; ``logs/failed_items.jsonl`` has all.
+    kept : int
+        Mini-batches that an earlier start of the same run had done.
+    reused : bool
+        Nothing was run: a finished run with the same settings and inputs was there.
+    """
+
+    name: str
+    status: str = "Running"
+    message: str = ""
+    description: str | None = None
+    mini_batches: Counts = field(default_factory=Counts)
+    items: Counts = field(default_factory=Counts)
+    output_file: str | None = None
+    logs: str = ""
+    seconds: float = 0.0
+    started: float = field(default_factory=time.time)
+    kept: int = 0
+    reused: bool = False
+    failures: list[Failure] = field(default_factory=list)
+
+    def take(self, tally: Tally) -> None:
+        """Take over the counts of a tally."""
+        self.mini_batches, self.items = tally.mini_batches, tally.items
+
+    def add_failure(self, outcome: Outcome) -> None:
+        if len(self.failures) < MOST_FAILURES:
+            self.failures.append(Failure.of(outcome))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, as they stand in ``logs/report.json``."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        return json_text(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RunReport:
+        known = json.loads(text)
+        known["mini_batches"] = Counts(**known["mini_batches"])
+        known["items"] = Counts(**known["items"])
+        known["failures"] = [Failure(**failure) for failure in known["failures"]]
+        return cls(**known)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what a person wants to know, as (word, value)."""
+        items, batches = self.items, self.mini_batches
+        lines = [("Status", self.status + (" (reused)" if self.reused else ""))]
+        if self.message and self.status != "Completed":
+            lines.append(("Reason", self.message.splitlines()[0]))
+        lines.append(("Mini-batches", _counted(batches)))
+        lines.append(("Items", _counted(items)))
+        rate = f", {items.total / self.seconds:,.0f} items/s" if self._has_rate else ""
+        lines.append(("Time", f"{self.seconds:.1f} s{rate}"))
+        if self.kept:
+            lines.append(("Kept", f"{self.kept:,} mini-batches that were done before"))
+        lines.append(("Output", self.output_file or "none (summary_only)"))
+        lines.append(("Logs", self.logs))
+        return lines
+
+    @property
+    def _has_rate(self) -> bool:
+        return self.seconds > 0 and not self.reused and not self.kept and self.items.total > 0
+
+    def __str__(self) -> str:
+        text = [f"{word:<13} {value}" for word, value in self.lines()]
+        for failure in self.failures[:3]:
+            first = failure.error.splitlines()[0] if failure.error else ""
+            text.append(f"  failed      {failure.items} items of {failure.input}: {first}")
+        if len(self.failures) > 3:
+            text.append(f"  ... all failed items: {self.logs}/failed_items.jsonl")
+        return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        rows = [*self.lines()]
+        rows += [
+            (
+                "Failed",
+                f"{f.items} items of {f.input}: {f.error.splitlines()[0] if f.error else ''}",
+            )
+            for f in self.failures[:10]
+        ]
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(word)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for word, value in rows
+        )
+        return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+
+
+def _counted(counts: Counts) -> str:
+    failed = f", {counts.failed:,} failed" if counts.failed else ""
+    return f"{counts.succeeded:,} of {counts.total:,} succeeded{failed}"
+
+
+def read_report(folder: OutputFolder) -> RunReport:
+    """Read the report of the last run into an output folder.
+
+    Raises
+    ------
+    OutputError
+        There is none.
+    """
+    data = folder.read(REPORT)
+    if data is None:
+        raise OutputError(
+            f"{folder.url!r} holds no report of a run: give the folder that was the run's output."
+        )
+    try:
+        report = RunReport.from_json(data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{folder.url_of(REPORT)} cannot be read: {error}") from error
+    if report.status == "Running" and not Lock(folder).is_held:
+        report.status = "Interrupted"
+        report.message = (
+            "its process ended without a word: the same command again goes on with the rest."
+        )
+    return report

@@ -1,0 +1,133 @@
+"""Side inputs: data that every worker reads as a whole, at a local path."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from daskprs.exceptions import UsageError
+from daskprs.listing import ListedFile, base_folder, is_local, list_files
+
+__all__ = ["SideInput", "SidePath"]
+
+MOST_BYTES = 300 * 1024**2
+
+
+@dataclass(frozen=True)
+class SidePath:
+    """An argument that stands for the local path of a side input, wherever that is."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class SideInput:
+    """One side input.
+
+    Attributes
+    ----------
+    name : str
+        Names its folder on the workers.
+    url : str
+        A file, a folder or a glob.
+    archive : bytes or None
+        The content, for workers that do not see the files of the driver.
+    """
+
+    name: str
+    url: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    is_file: bool = False
+    archive: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def find(
+        cls, name: str, url: str, storage_options: Mapping[str, Any] | None = None
+    ) -> SideInput:
+        """Look whether it is there.
+
+        Raises
+        ------
+        InputNotFoundError
+        """
+        options = dict(storage_options or {})
+        next(iter(list_files([url], storage_options=options)))
+        if is_local(url):
+            url = os.path.abspath(fsspec.core.strip_protocol(url))
+            return cls(name, url, options, os.path.isfile(url))
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        return cls(name, url, options, bool(fs.isfile(path)))
+
+    def _files(self) -> list[ListedFile]:
+        return list(list_files([self.url], storage_options=self.storage_options))
+
+    def identity(self) -> list[Any]:
+        """What changes when the content may have changed."""
+        return [self.name, self.url, [[f.path, f.size, f.version] for f in self._files()]]
+
+    def packed(self, *, in_place: bool) -> SideInput:
+        """Take the content along, where the workers cannot reach it by themselves.
+
+        Raises
+        ------
+        UsageError
+            It is too large to be sent to every worker.
+        """
+        if not is_local(self.url) and not self.url.startswith("memory:"):
+            return self
+        if in_place and not self.url.startswith("memory:"):
+            return self
+        buffer, size = io.BytesIO(), 0
+        files = self._files()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bundle:
+            for file, name in zip(files, self._names(files), strict=True):
+                with fsspec.open(file.path, "rb", **self.storage_options) as stream:
+                    data = stream.read()
+                size += len(data)
+                if size > MOST_BYTES:
+                    raise UsageError(
+                        f"the side input {self.url!r} holds more than {MOST_BYTES // 1024**2} MB, "
+                        "too much to send to every worker: put it where the workers can open it, "
+                        "such as an object store, and give that url."
+                    )
+                bundle.writestr(name, data)
+        return replace(self, archive=buffer.getvalue())
+
+    def _names(self, files: list[ListedFile]) -> list[str]:
+        """Names below the side input's own folder."""
+        if self.is_file:
+            base = files[0].folder
+        else:
+            base = base_folder(self.url, storage_options=self.storage_options)
+        return [file.path[len(base) :].lstrip("/") or "file" for file in files]
+
+    def local_path(self, folder: Path) -> str:
+        """Return the path that the script opens, fetching into `folder` what is not local."""
+        if self.archive is None and is_local(self.url):
+            return self.url
+        place = folder / self.name
+        if not place.exists():
+            place.mkdir(parents=True)
+            self._fetch(place)
+        return str(next(place.iterdir()) if self.is_file else place)
+
+    def _fetch(self, place: Path) -> None:
+        if self.archive is not None:
+            with zipfile.ZipFile(io.BytesIO(self.archive)) as bundle:
+                bundle.extractall(place)
+            return
+        files = self._files()
+        for file, name in zip(files, self._names(files), strict=True):
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            opened = fsspec.open(file.path, "rb", **self.storage_options)
+            with opened as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)

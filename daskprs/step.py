@@ -1,0 +1,296 @@
+"""ParallelRunStep: an entry script, its inputs and its output, checked and ready to run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daskprs.config import ParallelRunConfig
+from daskprs.datasets import FileDataset, FrameDataset, TabularDataset, as_dataset
+from daskprs.entry_script import EntryScriptSource
+from daskprs.exceptions import ConfigError
+from daskprs.job import Argument, Job
+from daskprs.listing import is_local, list_files
+from daskprs.mini_batches import Dataset, bytes_of, count_of
+from daskprs.output_folder import Lock, OutputFolder
+from daskprs.plan import Plan
+from daskprs.run import ParallelRun
+from daskprs.script_host import SourcePath
+from daskprs.side_inputs import SideInput, SidePath
+
+__all__ = ["ParallelRunStep"]
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_SIDE_NAME = re.compile(r"[A-Za-z_][\w-]*")
+# Urls are looked up before any work starts; more than so many when their turn comes.
+_MOST_LOOKUPS = 50
+
+
+class ParallelRunStep:
+    """Run an entry script over all mini-batches of its inputs.
+
+    Parameters
+    ----------
+    name : str
+        3 to 32 lower-case letters, digits and dashes.
+    parallel_run_config : ParallelRunConfig
+    inputs : list
+        Of `FileDataset`; or of `TabularDataset`, pandas and Dask DataFrames. Each is cut into
+        mini-batches on its own.
+    output : str or Path, optional
+        Folder for the output file, the logs and the report; of this machine or of any store
+        that fsspec opens. Required.
+    side_inputs : list or mapping, optional
+        Files, folders or `FileDataset` that every worker reads as a whole. One that also stands
+        in `arguments` is replaced there by its local path; one of a mapping is appended to the
+        arguments as ``--NAME <local path>``.
+    arguments : list, optional
+        For ``sys.argv`` of the script. Paths of files that exist become absolute, since the
+        script runs in a folder of its own.
+    allow_reuse : bool
+        Take over a finished run with the same settings, script and inputs, or go on with an
+        unfinished one. False starts from the beginning; what stands in the output folder is
+        kept under ``*.previous``.
+    storage_options : mapping, optional
+        For the store of `output`; see fsspec.
+
+    Raises
+    ------
+    ConfigError, EntryScriptNotUsableError
+
+    Examples
+    --------
+    >>> from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "sizes.py").write_text('''
+    ... import os
+    ... def run(mini_batch):
+    ...     return [f"{os.path.basename(p)} {os.path.getsize(p)}" for p in mini_batch]
+    ... ''')
+    >>> _ = (folder / "a.dat").write_bytes(b"1234")
+    >>> config = ParallelRunConfig(entry_script=folder / "sizes.py", process_count_per_node=1)
+    >>> step = ParallelRunStep(
+    ...     "file-sizes", config, inputs=[FileDataset(folder / "*.dat")], output=folder / "out"
+    ... )
+    >>> run = step.submit()
+    >>> run.wait_for_completion()
+    'Completed'
+    >>> pathlib.Path(run.output_file).read_text()
+    'a.dat 4\\n'
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parallel_run_config: ParallelRunConfig,
+        inputs: Sequence[Any],
+        output: str | Path | None = None,
+        side_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        arguments: Sequence[Any] | None = None,
+        allow_reuse: bool = True,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = _check_name(name)
+        if not isinstance(parallel_run_config, ParallelRunConfig):
+            raise ConfigError.of("parallel_run_config", parallel_run_config, "a ParallelRunConfig")
+        self.config = parallel_run_config
+        self.inputs = _check_inputs(inputs, parallel_run_config)
+        if not isinstance(output, str | Path) or not str(output).strip():
+            raise ConfigError.of("output", output, "a folder, such as 'out'")
+        self.output = output
+        self.storage_options = dict(storage_options or {})
+        if not isinstance(allow_reuse, bool):
+            raise ConfigError.of("allow_reuse", allow_reuse, "True or False")
+        self.allow_reuse = allow_reuse
+        self.side_inputs = _check_side_inputs(side_inputs)
+        self.arguments = _check_arguments(arguments)
+        self._check_script()
+
+    def _check_script(self) -> EntryScriptSource:
+        config = self.config
+        outside: list[Path] = [p for d in self.inputs for p in d.local_folders()]
+        folder = OutputFolder(self.output, self.storage_options)
+        if folder.local is not None:
+            outside.append(folder.local)
+        source = EntryScriptSource.of(config.script_path, config.source_path, tuple(outside))
+        source.to_csv_options()
+        return source
+
+    def plan(self) -> Plan:
+        """List the inputs and cut them into mini-batches; reads no data, starts nothing.
+
+        Raises
+        ------
+        InputNotFoundError
+        """
+        return Plan.of(self.inputs, self.config)
+
+    def submit(self) -> ParallelRun:
+        """Start the run in the background.
+
+        Raises
+        ------
+        UsageError
+            An input that matches nothing, an output folder that cannot be used or is in use, a
+            scheduler that cannot be reached: whatever is wrong before any work starts.
+        """
+        source = self._check_script()
+        self._check_inputs_exist()
+        folder = OutputFolder(self.output, self.storage_options)
+        side, arguments = self._arguments(source)
+        job = Job(
+            name=self.name,
+            config=self.config,
+            inputs=self.inputs,
+            source=source,
+            folder=folder,
+            arguments=arguments,
+            side_inputs=side,
+            allow_reuse=self.allow_reuse,
+        )
+        folder.make()
+        lock = Lock(folder)
+        lock.acquire()
+        try:
+            run = ParallelRun(job, lock, self.config.compute_target)
+            run._start()
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    def _check_inputs_exist(self) -> None:
+        for dataset in self.inputs:
+            if isinstance(dataset, FrameDataset):
+                continue
+            skip = isinstance(dataset, TabularDataset)
+            for url in dataset.urls[:_MOST_LOOKUPS]:
+                first = next(
+                    list_files(
+                        [url], storage_options=dataset.storage_options, skip_underscored=skip
+                    )
+                )
+                if isinstance(dataset, TabularDataset):
+                    dataset.reader(first.path)
+
+    # Arguments
+
+    def _arguments(
+        self, source: EntryScriptSource
+    ) -> tuple[tuple[SideInput, ...], tuple[Argument, ...]]:
+        side = [_side_input(name, value) for name, value, _ in self.side_inputs]
+        arguments: list[Argument] = []
+        for argument in self.arguments:
+            for known, (_, value, _) in zip(side, self.side_inputs, strict=True):
+                if value is argument and not isinstance(value, str):
+                    arguments.append(SidePath(known.name))
+                    break
+                if isinstance(value, str) and value == argument:
+                    arguments.append(SidePath(known.name))
+                    break
+            else:
+                if isinstance(argument, FileDataset):
+                    extra = _side_input(f"argument{len(arguments)}", argument)
+                    side.append(extra)
+                    arguments.append(SidePath(extra.name))
+                else:
+                    arguments.append(_argument(str(argument), source))
+        for name, _, is_named in self.side_inputs:
+            if is_named:
+                arguments += [f"--{name}", SidePath(name)]
+        return tuple(side), tuple(arguments)
+
+    def __repr__(self) -> str:
+        return f"ParallelRunStep({self.name!r}, {self.config.script_path.name})"
+
+
+def _check_name(name: object) -> str:
+    if not isinstance(name, str) or not 3 <= len(name) <= 32 or not _NAME.fullmatch(name):
+        raise ConfigError.of(
+            "name",
+            name,
+            "3 to 32 lower-case letters, digits and dashes that begin with a letter and do not "
+            "end with a dash, such as 'predict-digits'",
+        )
+    return name
+
+
+def _check_inputs(inputs: object, config: ParallelRunConfig) -> tuple[Dataset, ...]:
+    accepted = "a list with at least one input, such as [FileDataset('images/*.png')]"
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence) or not inputs:
+        raise ConfigError.of("inputs", inputs, accepted)
+    datasets = tuple(as_dataset(value) for value in inputs)
+    files = [dataset for dataset in datasets if isinstance(dataset, FileDataset)]
+    if files and len(files) < len(datasets):
+        raise ConfigError.of("inputs", list(inputs), "either all files or all tables")
+    if files:
+        count_of(config.mini_batch_size)
+        for dataset in files:
+            missing = set(config.partition_keys or ()) - set(dataset.keys)
+            if missing:
+                raise ConfigError.of(
+                    "partition_keys",
+                    config.partition_keys,
+                    "keys of the input's partition_format, such as FileDataset('data', "
+                    "partition_format='{user}/{season}.wav') with ['user']; this input has "
+                    f"{dataset.keys or 'no partition_format'}",
+                )
+    else:
+        bytes_of(config.mini_batch_size)
+    return datasets
+
+
+def _check_side_inputs(given: object) -> list[tuple[str, Any, bool]]:
+    """Return (name, what was given, whether it has an option of its own)."""
+    if given is None:
+        return []
+    accepted = "a list of paths, urls or FileDataset, or a dict of names to them"
+    if isinstance(given, Mapping):
+        named = [(name, value, True) for name, value in given.items()]
+    elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        named = [(f"side{number}", value, False) for number, value in enumerate(given)]
+    else:
+        raise ConfigError.of("side_inputs", given, accepted)
+    for name, value, _ in named:
+        if not isinstance(name, str) or not _SIDE_NAME.fullmatch(name):
+            raise ConfigError.of("side_inputs", name, "a name such as 'vocabulary' for each")
+        if not isinstance(value, str | os.PathLike | FileDataset):
+            raise ConfigError.of("side_inputs", value, accepted)
+    return named
+
+
+def _check_arguments(arguments: object) -> list[Any]:
+    if arguments is None:
+        return []
+    accepted = "a list for the script's sys.argv, such as ['--model', 'model.joblib']"
+    if isinstance(arguments, str | bytes | Mapping) or not isinstance(arguments, Sequence):
+        raise ConfigError.of("arguments", arguments, accepted)
+    if any(argument is None or "\0" in str(argument) for argument in arguments):
+        raise ConfigError.of("arguments", list(arguments), accepted)
+    return list(arguments)
+
+
+def _side_input(name: str, value: Any) -> SideInput:
+    if isinstance(value, FileDataset):
+        if len(value.urls) != 1:
+            raise ConfigError.of("side_inputs", value, "a FileDataset of one file, folder or glob")
+        return SideInput.find(name, value.urls[0], value.storage_options)
+    return SideInput.find(name, os.fspath(value))
+
+
+def _argument(text: str, source: EntryScriptSource) -> Argument:
+    """Make the relative path of a file that exists good for any working directory."""
+    looks_like_path = "/" in text or os.sep in text or bool(Path(text).suffix)
+    if text.startswith("-") or not looks_like_path or not is_local(text):
+        return text
+    for base in (Path.cwd(), source.folder):
+        path = Path(os.path.abspath(base / text))
+        if path.exists():
+            inside = path.is_relative_to(source.folder) and path != source.folder
+            return SourcePath(str(path.relative_to(source.folder))) if inside else str(path)
+    return text

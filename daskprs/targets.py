@@ -1,0 +1,159 @@
+"""Compute targets: where the mini-batches run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daskprs.config import ParallelRunConfig
+from daskprs.exceptions import ConfigError, TargetError
+from daskprs.gpus import visible_gpus
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Target", "open_target"]
+
+CONNECT_SECONDS = 20.0
+LEASE_SECONDS = 60.0
+_DASHBOARD_PORT = 8787
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cluster that can be used.
+
+    Attributes
+    ----------
+    is_local : bool
+        Made for this run on this machine: workers see the files that the driver sees.
+    lease : float or None
+        Seconds after which a worker that has not heard of the driver cleans up by itself.
+    """
+
+    client: Client
+    is_local: bool
+    lease: float | None
+    dashboard_link: str | None
+
+
+@contextlib.contextmanager
+def open_target(value: object, config: ParallelRunConfig) -> Iterator[Target]:
+    """Connect to a given cluster, or start one on this machine; what was made here ends here.
+
+    Parameters
+    ----------
+    value : None, distributed.Client, Dask cluster object, or str
+        A string is the address of a scheduler.
+
+    Raises
+    ------
+    ConfigError
+        `value` is none of these.
+    TargetError
+        The cluster cannot be reached.
+    """
+    if value is None:
+        with _local_cluster(config) as (client, dashboard):
+            yield Target(client, is_local=True, lease=None, dashboard_link=dashboard)
+        return
+    with contextlib.ExitStack() as stack:
+        client = _client_of(value, stack)
+        yield Target(client, False, LEASE_SECONDS, _dashboard_link(client))
+
+
+def _client_of(value: object, stack: contextlib.ExitStack) -> Client:
+    from distributed import Client
+
+    if isinstance(value, Client):
+        if value.asynchronous:
+            raise TargetError(
+                "compute_target is an asynchronous Client: give one without asynchronous=True, "
+                "or the scheduler's address."
+            )
+        if value.status != "running":
+            raise TargetError(
+                f"compute_target is a Client that is {value.status}: make a new Client."
+            )
+        return value
+    if isinstance(value, str) and value.strip():
+        return _connect(value, value, stack)
+    if hasattr(value, "scheduler_address") and hasattr(value, "scale"):
+        return _connect(value, str(getattr(value, "scheduler_address", "")), stack)
+    raise ConfigError.of(
+        "compute_target",
+        value,
+        "None, a distributed.Client, a Dask cluster object, or a scheduler's address such as "
+        "'tcp://127.0.0.1:8786'",
+    )
+
+
+def _connect(value: Any, address: str, stack: contextlib.ExitStack) -> Client:
+    from distributed import Client
+
+    try:
+        client = Client(value, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TargetError(
+            f"the scheduler {address!r} cannot be reached ({reason}): give the address that "
+            "'dask scheduler' prints, such as tcp://127.0.0.1:8786."
+        ) from error
+    stack.callback(_close, client)
+    return client
+
+
+def _dashboard_link(client: Client) -> str | None:
+    link = None
+    with contextlib.suppress(Exception):
+        link = client.dashboard_link
+    return link or None
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=10)
+
+
+@contextlib.contextmanager
+def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | None]]:
+    """Run scheduler and workers in threads of this process: the script has its own processes."""
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    count = config.process_count_per_node or len(visible_gpus()) or CPU_COUNT
+    # Warnings of Dask about a busy driver are no news to the person who runs a script.
+    logging.getLogger("distributed.utils_perf").setLevel(logging.ERROR)
+    with (
+        LocalCluster(
+            n_workers=config.node_count,
+            threads_per_worker=count,
+            processes=False,
+            memory_limit=0,
+            dashboard_address=_dashboard_address(),
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        dashboard = None
+        if importlib.util.find_spec("bokeh") is not None:
+            port = cluster.scheduler.services["dashboard"].port
+            dashboard = f"http://127.0.0.1:{port}/status"
+        yield client, dashboard
+
+
+def _dashboard_address() -> str:
+    """Loopback only, Dask's own port where it is free (None would open a port to the world)."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", _DASHBOARD_PORT))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{_DASHBOARD_PORT}"
