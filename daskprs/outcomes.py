@@ -80,6 +80,11 @@ class Counts:
         self.succeeded += succeeded
         self.failed += total - succeeded
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.total + other.total, self.succeeded + other.succeeded, self.failed + other.failed
+        )
+
 
 @dataclass
 class Tally:
@@ -93,32 +98,33 @@ class Tally:
         self.mini_batches.add(1, 0 if failed else 1)
         self.items.add(total, succeeded)
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.mini_batches + other.mini_batches, self.items + other.items)
+
 
 def threshold_exceeded(
-    config: ParallelRunConfig, tally: Tally, *, all_scheduled: bool
+    config: ParallelRunConfig, tally: Tally, *, planned: int | None
 ) -> str | None:
     """Say which threshold the failures exceed, strictly, or None.
 
     Parameters
     ----------
-    all_scheduled : bool
-        Whether every mini-batch has been scheduled: only then is the percentage known.
+    planned : int or None
+        How many mini-batches there are, once every one has been scheduled; None before: only
+        then is the percentage looked at.
     """
     items, batches = tally.items.failed, tally.mini_batches.failed
     if -1 < config.error_threshold < items:
-        return (
-            f"{items} failed item{_s(items)} exceed error_threshold={config.error_threshold}"
-        )
+        return f"{items} failed item{_s(items)} exceed error_threshold={config.error_threshold}"
     if config.allowed_failed_count is not None and -1 < config.allowed_failed_count < batches:
         return (
             f"{batches} failed mini-batch{'es' if batches > 1 else ''} exceed "
             f"allowed_failed_count={config.allowed_failed_count}"
         )
     allowed = config.allowed_failed_percent
-    total = tally.mini_batches.total
-    if all_scheduled and allowed is not None and total and 100 * batches / total > allowed:
+    if allowed is not None and planned and 100 * batches / planned > allowed:
         return (
-            f"{batches} of {total} mini-batches failed, {100 * batches / total:.4g} percent, "
+            f"{batches} of {planned} mini-batches failed, {100 * batches / planned:.4g} percent, "
             f"which exceeds allowed_failed_percent={allowed:g}"
         )
     return None
