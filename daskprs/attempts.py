@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import time
 from dataclasses import dataclass
 
@@ -13,6 +16,8 @@ from daskprs.script_host import ScriptHost, Slot
 
 __all__ = ["Limits", "try_mini_batch"]
 
+_COUNT_WAIT = 30.0
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -23,9 +28,7 @@ class Limits:
     load_timeout: float
 
 
-def try_mini_batch(
-    host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: Limits
-) -> Outcome:
+def try_mini_batch(host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: Limits) -> Outcome:
     """Run one mini-batch until a try does not fail, or all tries are used up.
 
     Raises
@@ -78,7 +81,7 @@ def _outcome(
     mini_batch: MiniBatch, reply: Reply, total: int | None, attempts: tuple[Attempt, ...]
 ) -> Outcome:
     if total is None:
-        total = mini_batch.piece.count_items()
+        total = _count_items(mini_batch)
     error = _explain(mini_batch, reply, len(attempts))
     short = reply.ok and reply.returned < total
     if short:
@@ -106,3 +109,19 @@ def _explain(mini_batch: MiniBatch, reply: Reply, tries: int) -> str:
         return ""
     where = f"mini-batch {mini_batch.index} ({mini_batch.piece}), try {tries} of {tries}"
     return f"{reply.error}\n[{where}]"
+
+
+def _count_items(mini_batch: MiniBatch) -> int:
+    """Count the items of what could not be loaded; it may hang as the loading did."""
+    counted: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def count() -> None:
+        with contextlib.suppress(Exception):
+            counted.put(mini_batch.piece.count_items())
+        counted.put(1)
+
+    threading.Thread(target=count, name="count", daemon=True).start()
+    try:
+        return counted.get(timeout=_COUNT_WAIT)
+    except queue.Empty:
+        return 1

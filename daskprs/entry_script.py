@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import io
 import json
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
+from daskprs.entry_process.script_names import bindings, is_dynamic
 from daskprs.exceptions import EntryScriptNotUsableError
 
-__all__ = ["EntryScriptSource", "check_script"]
+__all__ = ["EntryScriptSource", "check_script", "unpack"]
 
+_ACCEPTED = {
+    "run": "run(mini_batch) or run(mini_batch, context)",
+    "init": "init() without parameters",
+    "shutdown": "shutdown() without parameters",
+}
 SETTINGS_FILE = "parallel_run_step.settings.json"
 MOST_BYTES = 300 * 1024**2
 MOST_FILES = 20_000
+# Rows are UTF-8 text that goes into the one output file.
+_NOT_FOR_USERS = {
+    "self",
+    "path_or_buf",
+    "mode",
+    "encoding",
+    "errors",
+    "compression",
+    "storage_options",
+}
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "site-packages"}
 
 
@@ -29,49 +47,53 @@ def check_script(script: Path) -> str:
     Raises
     ------
     EntryScriptNotUsableError
-        It does not parse, or has no run() at module level.
+        It cannot be read or parsed, or its run(), init() or shutdown() cannot be called. What
+        only running the script can show is left for then.
     """
+    name = f"entry_script {str(script)!r}"
     try:
         data = script.read_bytes()
         tree = ast.parse(data, str(script))
+        text = decode_source(data)
     except SyntaxError as error:
+        where = f" (line {error.lineno})" if error.lineno else ""
+        raise EntryScriptNotUsableError(f"{name} does not parse: {error.msg}{where}.") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise EntryScriptNotUsableError(
-            f"entry_script {str(script)!r} does not parse: {error.msg} (line {error.lineno})."
+            f"{name} cannot be read: {type(error).__name__}: {error}."
         ) from error
-    except (OSError, ValueError) as error:
+    found = {name: bindings(tree, name) for name in ("run", "init", "shutdown")}
+    if not found["run"] and not is_dynamic(tree, "run"):
         raise EntryScriptNotUsableError(
-            f"entry_script {str(script)!r} cannot be read: {error}."
-        ) from error
-    if not _defines(tree.body, "run"):
-        raise EntryScriptNotUsableError(
-            f"entry_script {str(script)!r} has no function run: "
+            f"{name} has no function run: "
             "define run(mini_batch), which returns one element for each item that succeeded."
         )
-    return data.decode("utf-8", "replace")
+    for function, accepted in _ACCEPTED.items():
+        why = _why_not_callable(found[function], most=2 if function == "run" else 0)
+        if why:
+            raise EntryScriptNotUsableError(f"{name}: {function}() {why}: define {accepted}.")
+    return text
 
 
-def _defines(body: list[ast.stmt], name: str) -> bool:
-    return any(_binds(node, name) for node in body)
-
-
-def _binds(node: ast.stmt, name: str) -> bool:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return node.name == name
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return any((a.asname or a.name) in (name, "*") for a in node.names)
-    if isinstance(node, ast.Global | ast.Expr):
-        # exec(), globals()["run"] = ...: only the process of the script can know.
-        return isinstance(node, ast.Expr) and "globals" in ast.dump(node)
-    targets = getattr(node, "targets", [getattr(node, "target", None)])
-    for target in targets:
-        if target is not None:
-            names = {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
-            if name in names or "globals" in names:
-                return True
-    blocks = ("body", "orelse", "finalbody")
-    if any(_defines(getattr(node, block, []), name) for block in blocks):
-        return True
-    return any(_defines(handler.body, name) for handler in getattr(node, "handlers", []))
+def _why_not_callable(found: Sequence[ast.AST], most: int) -> str:
+    """Say why we cannot call a function with up to `most` arguments; only where that is sure."""
+    if len(found) != 1 or not isinstance(found[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return ""
+    function = found[0]
+    if isinstance(function, ast.AsyncFunctionDef):
+        return "is an async function, which nobody awaits"
+    if function.decorator_list:
+        return ""
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = [a.arg for a in positional[: len(positional) - len(arguments.defaults)]]
+    defaults = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    by_name = [argument.arg for argument, default in defaults if default is None]
+    if by_name or len(required) > most:
+        return f"requires {', '.join([*required, *by_name])}"
+    if most and not positional and arguments.vararg is None:
+        return "does not take the mini-batch"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -123,12 +145,19 @@ class EntryScriptSource:
             raise EntryScriptNotUsableError(
                 f"{SETTINGS_FILE} is not accepted: it must be JSON such as {shape}."
             )
+        _check_to_csv(options)
         return dict(options)
 
     def files(self) -> Iterator[Path]:
         """All files of the source directory, sorted; no caches, environments, hidden folders."""
         skipped = {str(path) for path in self.skipped}
-        for folder, names, files in os.walk(self.folder):
+        seen = set()
+        for folder, names, files in os.walk(self.folder, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link to a folder above
+                names[:] = []
+                continue
+            seen.add(real)
             names[:] = sorted(
                 name
                 for name in names
@@ -165,23 +194,51 @@ class EntryScriptSource:
         return found
 
     def archive(self) -> bytes:
-        """Zip the whole source directory for workers on other machines.
+        """Pack the whole source directory for workers on other machines; see `unpack`.
 
         Raises
         ------
         EntryScriptNotUsableError
-            More than 300 MB or 20,000 files.
+            More than 300 MB or 20,000 files, or one that cannot be read.
         """
         buffer, size = io.BytesIO(), 0
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bundle:
+        # tar, since zip loses which files are executable and does not take every file name.
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1, dereference=True) as bundle:
             for number, path in enumerate(self.files()):
-                size += path.stat().st_size
-                if size > MOST_BYTES or number >= MOST_FILES:
+                try:
+                    size += path.stat().st_size
+                    if size > MOST_BYTES or number >= MOST_FILES:
+                        raise self._too_large()
+                    bundle.add(path, str(path.relative_to(self.folder)))
+                except OSError as error:
                     raise EntryScriptNotUsableError(
-                        f"source_directory {str(self.folder)!r} holds more than "
-                        f"{MOST_BYTES // 1024**2} MB or {MOST_FILES} files, too much to send to "
-                        "every worker: put the script into a folder of its own, and give data "
-                        "as side_inputs."
-                    )
-                bundle.write(path, path.relative_to(self.folder))
+                        f"{str(path)!r} in the source_directory cannot be read: {error}."
+                    ) from error
         return buffer.getvalue()
+
+    def _too_large(self) -> EntryScriptNotUsableError:
+        return EntryScriptNotUsableError(
+            f"source_directory {str(self.folder)!r} holds more than {MOST_BYTES // 1024**2} MB "
+            f"or {MOST_FILES} files, too much to send to every worker: put the script into a "
+            "folder of its own, and give data as side_inputs."
+        )
+
+
+def unpack(archive: bytes, folder: Path) -> None:
+    """Unpack what `EntryScriptSource.archive` has packed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as bundle:
+        bundle.extraction_filter = lambda member, path: member  # our own archive
+        bundle.extractall(folder)  # noqa: S202
+
+
+def _check_to_csv(options: Mapping[str, Any]) -> None:
+    import pandas as pd
+
+    known = set(inspect.signature(pd.DataFrame.to_csv).parameters) - _NOT_FOR_USERS
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise EntryScriptNotUsableError(
+            f"{SETTINGS_FILE} is not accepted: {', '.join(map(repr, unknown))} for "
+            f"pandas.DataFrame.to_csv; known are {', '.join(sorted(known))}."
+        )

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import queue
 import shutil
 import tempfile
 import threading
 import time
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from daskprs.entry_process.host import EntryProcess, Reply, ScriptStart
+from daskprs.entry_process.logs import LogChunk, ProcessLogs
 from daskprs.entry_process.wire import Failed
+from daskprs.entry_script import unpack
 from daskprs.gpus import visible_gpus
+from daskprs.side_inputs import SideInput, SidePath
 
 __all__ = ["InitGaveUpError", "LogChunk", "ScriptHost", "ScriptPackage", "Slot", "StoppedError"]
 
 INIT_TRIES = 3
-MOST_LOG_BYTES = 1 << 22  # of one stream in one answer; the rest follows with the next
+_IDLE_WAIT = 10.0  # a thread whose process has been killed gives its slot back in milliseconds
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,15 @@ class ScriptPackage:
     Attributes
     ----------
     archive : bytes or None
-        Zip of the source directory; None where `folder` can be used in place.
+        The packed source directory; None where `folder` can be used in place.
     """
 
     token: str
     script: str
     folder: str
     archive: bytes | None = field(repr=False)
-    arguments: tuple[str | SourcePath, ...] = ()
+    arguments: tuple[str | SourcePath | SidePath, ...] = ()
+    side_inputs: tuple[SideInput, ...] = field(default=(), repr=False)
     output_format: str | None = "text"
     to_csv_options: Mapping[str, Any] = field(default_factory=dict)
     logging_level: str = "INFO"
@@ -56,16 +57,6 @@ class ScriptPackage:
     init_timeout: float = 600.0
     process_count: int | None = None
     shutdown_timeout: float = 60.0
-
-
-@dataclass(frozen=True)
-class LogChunk:
-    """New bytes of one log of one entry process; `kind` is the folder below logs/user."""
-
-    kind: str
-    node: str
-    process: str
-    data: bytes
 
 
 class StoppedError(Exception):
@@ -82,14 +73,16 @@ class InitGaveUpError(Exception):
 
 
 class Slot:
-    """One place for an entry process; a process that is gone is replaced at the next use."""
+    """One place for an entry process; a process that is gone is replaced at the next use.
+
+    Used by one thread at a time, but for `stop`.
+    """
 
     def __init__(self, host: ScriptHost) -> None:
         self._host = host
         self._process: EntryProcess | None = None
-        self._pending: list[LogChunk] = []
-        self._read: dict[Path, int] = {}
-        self.inits: list[tuple[str, Reply, float]] = []
+        self._ended: list[ProcessLogs] = []
+        self._inits: list[tuple[str, Reply, float]] = []
 
     def process(self) -> EntryProcess:
         """Return the live process, or start one and wait for its init().
@@ -100,34 +93,41 @@ class Slot:
         """
         if self._process is not None and self._process.alive:
             return self._process
-        for number in range(1, INIT_TRIES + 1):
+        for _ in range(INIT_TRIES):
             self.discard()
             self._host.check_not_stopped()
-            started = time.time()
-            process = self._host.start_process()
-            self._process = process
-            reply = process.init(self._host.package.init_timeout)
-            self.inits.append((process.name, reply, started))
-            if reply.ok:
-                return process
+            name, reply = self._start()
             self._host.check_not_stopped()
-            if number == INIT_TRIES:
-                raise InitGaveUpError(reply, process.name)
-        raise AssertionError("unreachable")
+            if reply.ok and self._process is not None:
+                return self._process
+        raise InitGaveUpError(reply, name)
+
+    def _start(self) -> tuple[str, Reply]:
+        started = time.time()
+        name = self._host.next_name()
+        try:
+            self._process = self._host.start_process(name)
+        except OSError as error:
+            told = f"the process could not be started: {type(error).__name__}: {error}"
+            reply = Reply("INIT_DIED", error=told)
+        else:
+            reply = self._process.init(self._host.package.init_timeout)
+        self._inits.append((name, reply, started))
+        return name, reply
 
     def discard(self) -> None:
         """Kill the process, if there is one, and keep what it has logged."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            self._pending += self._logs_of(process, everything=True)
+            self._ended.append(process.logs)
             self._host.ended(process)
 
-    def kill(self) -> None:
-        """Kill the process from another thread; the one that waits for it is told by EOF."""
+    def stop(self) -> None:
+        """Kill the process from any thread; the one that waits for it returns at once."""
         process = self._process
         if process is not None:
-            process.kill()
+            process.stop()
 
     def shutdown(self, timeout: float) -> Failed | None:
         """Call the script's shutdown() in the live process, if any, and end it."""
@@ -138,14 +138,22 @@ class Slot:
         return failed
 
     def take_logs(self) -> list[LogChunk]:
-        """Return what was logged since the last call."""
-        chunks, self._pending = self._pending, []
-        if self._process is not None:
-            chunks += self._logs_of(self._process)
+        """Return what was logged since the last call, or as much as one answer should hold."""
+        chunks = [chunk for logs in self._all_logs() for chunk in logs.take()]
+        for logs in [logs for logs in self._ended if logs.all_taken]:
+            logs.remove()
+            self._ended.remove(logs)
         return chunks
 
+    def take_last_logs(self) -> list[LogChunk]:
+        return [chunk for logs in self._all_logs() for chunk in logs.take_last()]
+
+    def _all_logs(self) -> list[ProcessLogs]:
+        return [*self._ended, *([] if self._process is None else [self._process.logs])]
+
     def take_inits(self) -> list[tuple[str, Reply, float]]:
-        inits, self.inits = self.inits, []
+        """Return (process, reply, start time) of the init() calls since the last call."""
+        inits, self._inits = self._inits, []
         return inits
 
     @property
@@ -155,23 +163,6 @@ class Slot:
     @property
     def process_name(self) -> str:
         return "" if self._process is None else self._process.name
-
-    def _logs_of(self, process: EntryProcess, everything: bool = False) -> list[LogChunk]:
-        kinds = {
-            "stdout": process.stdout,
-            "stderr": process.stderr,
-            "entry_script_log": process.script_log,
-        }
-        chunks = []
-        for kind, path in kinds.items():
-            with contextlib.suppress(OSError), path.open("rb") as stream:
-                stream.seek(self._read.get(path, 0))
-                while data := stream.read(MOST_LOG_BYTES):
-                    chunks.append(LogChunk(kind, self._host.node, process.name, data))
-                    self._read[path] = stream.tell()
-                    if not everything:
-                        break
-        return chunks
 
 
 class ScriptHost:
@@ -192,13 +183,18 @@ class ScriptHost:
     ) -> None:
         self.package = package
         self.node, self.ip = node, ip
-        self.folder = Path(tempfile.mkdtemp(prefix="daskprs-", dir=folder))
         self._gpus = visible_gpus()
         self._free_gpus = list(self._gpus)
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._started = 0
         self._stopped = threading.Event()
-        self._start = self._unpack()
+        self.folder = Path(tempfile.mkdtemp(prefix="daskprs-", dir=folder))
+        try:
+            self._start = self._unpack()
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         count = threads
         if package.process_count is not None:
             count = min(threads, package.process_count)
@@ -213,15 +209,19 @@ class ScriptHost:
         source = Path(package.folder)
         if package.archive is not None:
             source = self.folder / "source"
-            with zipfile.ZipFile(io.BytesIO(package.archive)) as bundle:
-                bundle.extractall(source)
-        arguments = [
-            str(source / a.relative) if isinstance(a, SourcePath) else a for a in package.arguments
-        ]
+            unpack(package.archive, source)
+        sides = self.folder / "side_inputs"
+        local = {side.name: side.local_path(sides) for side in package.side_inputs}
+
+        def text(argument: str | SourcePath | SidePath) -> str:
+            if isinstance(argument, SourcePath):
+                return str(source / argument.relative)
+            return local[argument.name] if isinstance(argument, SidePath) else argument
+
         return ScriptStart(
             script=str(source / package.script),
             source_directory=str(source),
-            arguments=arguments,
+            arguments=[text(argument) for argument in package.arguments],
             output_format=package.output_format,
             to_csv_options=package.to_csv_options,
             logging_level=package.logging_level,
@@ -233,32 +233,50 @@ class ScriptHost:
         if self._stopped.is_set():
             raise StoppedError
 
-    def start_process(self) -> EntryProcess:
+    def next_name(self) -> str:
+        """Name a process; the number counts the processes of this node."""
         with self._lock:
             number, self._started = self._started, self._started + 1
+        return f"process{number:03d}"
+
+    def start_process(self, name: str) -> EntryProcess:
+        """Start a process, with the first GPU that is free.
+
+        Raises
+        ------
+        OSError
+        """
+        with self._lock:
             gpu = self._free_gpus.pop(0) if self._free_gpus else None
-        process = EntryProcess(
-            self._start,
-            self.folder / f"process{number:03d}",
-            number,
-            self.node,
-            gpu=gpu,
-            has_gpus=bool(self._gpus),
-        )
-        if self._stopped.is_set():  # stop() may have looked before this process was there
-            process.kill()
+        try:
+            process = EntryProcess(
+                self._start,
+                self.folder / name,
+                ProcessLogs(self.folder / f"{name}.logs", self.node, name),
+                name,
+                gpu=gpu,
+                has_gpus=bool(self._gpus),
+            )
+        except OSError:
+            self._give_back(gpu)
+            raise
+        if self._stopped.is_set():  # abort() may have looked before this process was there
+            process.stop()
         return process
 
     def ended(self, process: EntryProcess) -> None:
         """Take back the GPU and the folder of a process that is gone."""
-        with self._lock:
-            if process.gpu is not None:
-                self._free_gpus.append(process.gpu)
-                self._free_gpus.sort(key=self._gpus.index)
+        self._give_back(process.gpu)
         process.remove()
 
+    def _give_back(self, gpu: str | None) -> None:
+        if gpu is not None:
+            with self._lock:
+                self._free_gpus.append(gpu)
+                self._free_gpus.sort(key=self._gpus.index)
+
     @contextlib.contextmanager
-    def slot(self, timeout: float) -> Any:
+    def slot(self, timeout: float) -> Iterator[Slot]:
         """Lend a slot that no other thread uses.
 
         Raises
@@ -276,6 +294,7 @@ class ScriptHost:
                 if time.monotonic() > deadline:
                     raise StoppedError from None
         try:
+            self.check_not_stopped()
             self.last_used = time.monotonic()
             yield slot
         finally:
@@ -294,10 +313,14 @@ class ScriptHost:
         """Kill all processes now; threads that wait for one return."""
         self._stopped.set()
         for slot in self.slots:
-            slot.kill()
+            slot.stop()
 
     def finish(self) -> tuple[list[LogChunk], list[tuple[str, Failed]]]:
         """Call shutdown() in every process, at the same time, and give the rest of the logs."""
+        with self._closing:
+            return self._finish()
+
+    def _finish(self) -> tuple[list[LogChunk], list[tuple[str, Failed]]]:
         failures: list[tuple[str, Failed]] = []
 
         def end(slot: Slot) -> None:
@@ -306,24 +329,38 @@ class ScriptHost:
             if failed is not None:
                 failures.append((name, failed))
 
-        call = not self._stopped.is_set()
+        aborted = self._stopped.is_set()
         self._stopped.set()
-        if call:
-            threads = [threading.Thread(target=end, args=(slot,)) for slot in self.slots]
+        idle = self._take_idle(len(self.slots), 0.0)
+        if not aborted:
+            threads = [threading.Thread(target=end, args=(slot,)) for slot in idle]
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(self.package.shutdown_timeout + 20)
-        chunks = [chunk for slot in self.slots for chunk in slot.take_logs()]
+                thread.join()
+        self.abort()  # what is still at work is not wanted any more
+        idle += self._take_idle(len(self.slots) - len(idle), _IDLE_WAIT)
+        chunks = []
+        for slot in idle:
+            slot.discard()
+            chunks += slot.take_last_logs()
+            self._idle.put(slot)
         return chunks, failures
 
-    def close(self) -> None:
-        """Kill what is left and remove every file."""
-        self.abort()
-        deadline = time.monotonic() + 10
-        while self.busy and time.monotonic() < deadline:
-            time.sleep(0.01)
-        for slot in self.slots:
-            slot.discard()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _take_idle(self, most: int, timeout: float) -> list[Slot]:
+        """Take `most` slots that no thread uses, or are given back in time."""
+        deadline = time.monotonic() + timeout
+        taken: list[Slot] = []
+        with contextlib.suppress(queue.Empty):
+            while len(taken) < most:
+                taken.append(self._idle.get(timeout=max(0.0, deadline - time.monotonic())))
+        return taken
 
+    def close(self) -> None:
+        """Kill what is left and remove every file; again does no harm."""
+        self.abort()
+        with self._closing:
+            for slot in self._take_idle(len(self.slots), _IDLE_WAIT):
+                slot.discard()
+                self._idle.put(slot)
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import fcntl
@@ -21,13 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.entry_process import entry_script_api
+from daskprs.entry_process.failures import describe
 from daskprs.entry_process.results import materialise, to_rows
 from daskprs.entry_process.script_module import import_script, wants_context
-from daskprs.entry_process.wire import Channel, Done, Failed, InitDone, Loaded, Run, Start
+from daskprs.entry_process.wire import (
+    Channel,
+    Done,
+    Failed,
+    InitDone,
+    Loaded,
+    MessageError,
+    Returned,
+    Run,
+    Start,
+)
 
 __all__ = ["main"]
-
-_OURS = str(Path(__file__).parent)
 
 
 def main(channel_fd: int, lifeline_fd: int, stack_file: str) -> None:
@@ -35,47 +45,72 @@ def main(channel_fd: int, lifeline_fd: int, stack_file: str) -> None:
     for fd in (channel_fd, lifeline_fd):
         os.set_inheritable(fd, False)
     _die_with_the_worker(lifeline_fd)
-    _dump_stacks_on_request(stack_file)
+    _dump_stacks(stack_file)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     channel = Channel(socket.socket(fileno=channel_fd))
-    # EOF: the worker is gone, there is nobody left to tell.
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    # A fork of the script must neither answer nor keep the worker waiting for the end of file.
+    os.register_at_fork(after_in_child=channel.close)
+    try:
         start = channel.receive()
         script = _start_script(start, channel)
         if script is not None:
             _serve(script, start, channel)
+    except (EOFError, OSError):
+        if not _is_fork():
+            _kill_group()  # the worker is gone, there is nobody left to tell
+    except BaseException:
+        if _is_fork():
+            raise
+        _write_error(traceback.format_exc())
+        os._exit(1)
+    else:
+        # What flushes logs and removes temporary files; the worker does not wait for it for long.
+        atexit._run_exitfuncs()
     _flush()
-    # Threads and atexit handlers of the script must not keep the process.
+    # Threads of the script must not keep the process.
     os._exit(0)
 
 
 def _die_with_the_worker(lifeline: int) -> None:
     """End this process and all it started when the other end of the pipe is closed.
 
-    The kernel's signal also works while C code holds the GIL; the thread works everywhere.
+    The thread works everywhere. On Linux the kernel's signal also works while C code holds
+    the GIL, and SIGKILL in place of SIGIO cannot be blocked.
     """
 
     def watch() -> None:
         poll = select.poll()
         poll.register(lifeline, select.POLLIN | select.POLLHUP)
         poll.poll()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-        os._exit(1)
+        _kill_group()
 
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def _dump_stacks_on_request(stack_file: str) -> None:
+def _kill_group() -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _is_fork() -> bool:
+    """Say whether this is a process that the script has forked off: it leads no group."""
+    return os.getpid() != os.getpgrp()
+
+
+def _dump_stacks(stack_file: str) -> None:
     """On SIGUSR1 write all stacks, also while C code holds the GIL; on a crash too."""
     stream = open(stack_file, "w")  # noqa: SIM115  (open for the life of the process)
+    stream.write(f"{threading.main_thread().ident:x}\n")
+    stream.flush()
     faulthandler.register(signal.SIGUSR1, file=stream, all_threads=True)
-    faulthandler.enable(file=sys.stderr)
+    faulthandler.enable(file=stream)
 
 
 def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
@@ -95,30 +130,29 @@ def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
         if init is not None:
             init()
     except BaseException as error:
-        channel.send(_failed("init", error, time.perf_counter() - began))
+        channel.send(_failed("init", error, began))
         return None
+    _flush()
     channel.send(InitDone(time.perf_counter() - began))
     return script
 
 
 def _serve(script: types.ModuleType, start: Start, channel: Channel) -> None:
-    run = script.run
-    with_context = wants_context(run)
+    with_context = wants_context(script.run)
     while True:
-        message = channel.receive()
+        began = time.perf_counter()
+        try:
+            message = channel.receive()
+        except MessageError as error:
+            channel.send(_failed("load", error.__cause__ or error, began))
+            continue
         if not isinstance(message, Run):
             break
-        _run_one(run, with_context, message, start, channel)
-        shutil.rmtree(start.scratch, ignore_errors=True)  # files that were fetched
-    shutdown = getattr(script, "shutdown", None)
-    began = time.perf_counter()
-    try:
-        if shutdown is not None:
-            shutdown()
-    except BaseException as error:
-        channel.send(_failed("shutdown", error, time.perf_counter() - began))
-        return
-    channel.send(Done(0, None, time.perf_counter() - began))
+        channel.send(_run_one(script.run, with_context, message, start, channel))
+        del message  # while the next mini-batch comes, there is no need for this one
+        if os.path.isdir(start.scratch):  # files that were fetched
+            shutil.rmtree(start.scratch, ignore_errors=True)
+    channel.send(_shut_down(script))
 
 
 def _run_one(
@@ -127,35 +161,38 @@ def _run_one(
     message: Run,
     start: Start,
     channel: Channel,
-) -> None:
-    began = time.perf_counter()
+) -> Done | Failed:
+    stage, began = "load", time.perf_counter()
     try:
         mini_batch = message.piece.load(start.scratch)
         total = len(mini_batch)
-    except BaseException as error:
-        channel.send(_failed("load", error, time.perf_counter() - began))
-        return
-    channel.send(Loaded(total, time.perf_counter() - began))
-    if total == 0:
-        # No items: there is nothing that run() could be called for.
-        channel.send(Done(0, None, 0.0))
-        return
-    stage = "run"
-    began = time.perf_counter()
-    try:
+        channel.send(Loaded(total, time.perf_counter() - began))
+        if total == 0:
+            return Done()  # no items: there is nothing that run() could be called for
+        stage, began = "run", time.perf_counter()
         result = run(mini_batch, message.context) if with_context else run(mini_batch)
         result = materialise(result)
+        channel.send(Returned(len(result), time.perf_counter() - began))
         stage = "result"
-        returned = len(result)
         rows = None
         if start.output_format is not None:
             rows = to_rows(result, start.output_format, start.to_csv_options)
     except BaseException as error:
-        reply: Failed | Done = _failed(stage, error, time.perf_counter() - began)
-    else:
-        reply = Done(returned, rows, time.perf_counter() - began)
+        return _failed(stage, error, began)
     _flush()
-    channel.send(reply)
+    return Done(rows)
+
+
+def _shut_down(script: types.ModuleType) -> Done | Failed:
+    shutdown = getattr(script, "shutdown", None)
+    began = time.perf_counter()
+    try:
+        if shutdown is not None:
+            shutdown()
+    except BaseException as error:
+        return _failed("shutdown", error, began)
+    _flush()
+    return Done()
 
 
 def _flush() -> None:
@@ -164,22 +201,17 @@ def _flush() -> None:
             stream.flush()
 
 
-def _failed(stage: str, error: BaseException, seconds: float) -> Failed:
-    """Tell an error with the user's frames only; the whole one goes to stderr."""
-    try:
-        whole = traceback.TracebackException.from_exception(error)
-        last = "".join(whole.format_exception_only()).strip()
-        _drop_our_frames(whole)
-        text = "".join(whole.format())
-    except Exception:  # an exception whose str() raises
-        last = text = type(error).__name__
-    sys.stderr.write(text)
+def _write_error(text: str) -> None:
+    # The script may have closed or replaced it.
+    with contextlib.suppress(Exception):
+        sys.stderr.write(text)
+
+
+def _failed(stage: str, error: BaseException, began: float) -> Failed:
+    """Tell an error of the user's code as text, which always travels; stderr has it too."""
+    if _is_fork():
+        raise error
+    last, text = describe(error)
+    _write_error(text)
     _flush()
-    return Failed(stage, last, text, seconds)
-
-
-def _drop_our_frames(whole: traceback.TracebackException | None) -> None:
-    while whole is not None:
-        frames = [f for f in whole.stack if not f.filename.startswith((_OURS, "<frozen importlib"))]
-        whole.stack = traceback.StackSummary.from_list(frames)
-        whole = whole.__cause__ or (None if whole.__suppress_context__ else whole.__context__)
+    return Failed(stage, last, text, time.perf_counter() - began)

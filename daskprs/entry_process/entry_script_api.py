@@ -7,6 +7,7 @@ import logging
 import sys
 import types
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 __all__ = ["EntryScript", "install"]
@@ -51,17 +52,15 @@ class EntryScript:
 
 
 def install(facts: Mapping[str, str]) -> None:
-    """Make the import work where Azure's own package is not installed."""
+    """Make the import work; where Azure's own package is installed, it is this one all the same."""
     _facts.update(facts)
-    try:
-        if importlib.util.find_spec("azureml_user") is not None:
-            return
-    except (ImportError, ValueError):
-        pass
-    package = types.ModuleType("azureml_user")
-    package.__path__ = []
-    module = types.ModuleType("azureml_user.parallel_run")
+    package = _module("azureml_user", is_package=True)
+    module = _module("azureml_user.parallel_run")
     module.EntryScript = EntryScript  # type: ignore[attr-defined]
     package.parallel_run = module  # type: ignore[attr-defined]
-    sys.modules["azureml_user"] = package
-    sys.modules["azureml_user.parallel_run"] = module
+
+
+def _module(name: str, is_package: bool = False) -> types.ModuleType:
+    module = importlib.util.module_from_spec(ModuleSpec(name, None, is_package=is_package))
+    sys.modules[name] = module
+    return module

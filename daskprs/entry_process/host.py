@@ -9,19 +9,27 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from daskprs.entry_process import stages
+from daskprs.entry_process.logs import ProcessLogs
+from daskprs.entry_process.stacks import format_stacks
+from daskprs.entry_process.stages import Stage
+from daskprs.entry_process.surroundings import kill_marked, link_source, make_environment
 from daskprs.entry_process.wire import (
     Channel,
     Done,
     Failed,
     InitDone,
     Loaded,
+    MessageError,
     MiniBatchContext,
+    Returned,
     Rows,
     Run,
     Shutdown,
@@ -30,8 +38,10 @@ from daskprs.entry_process.wire import (
 
 __all__ = ["EntryProcess", "Reply", "ScriptStart"]
 
-# Reading the answer of a healthy process takes milliseconds; this is for a stopped machine.
+# A healthy process tells its stack in milliseconds; this is for a machine that is overloaded.
 _STACK_WAIT = 1.0
+_KILL_WAIT = 10.0
+_ATEXIT_WAIT = 5.0
 _STDERR_TAIL = 4000
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from daskprs.entry_process.child import main; "
@@ -76,69 +86,70 @@ class Reply:
         return self.status in ("RUN_DONE", "INIT_DONE")
 
 
+class _EndedError(Exception):
+    """The process has been stopped, or is gone, instead of answering."""
+
+    def __init__(self, status: str, error: str, traceback: str) -> None:
+        super().__init__(error)
+        self.reply = Reply(status, error=error, traceback=traceback)
+
+
 class EntryProcess:
-    """One process with the user's script in it.
+    """One process with the user's script in it; used by one thread at a time.
 
     Parameters
     ----------
     start : ScriptStart
     folder : Path
         Private to this process; made here, and removed by `remove`.
-    number : int
-        Counts the processes of a node; the ``NNN`` of its log files.
-    node : str
+    logs : ProcessLogs
+        Where its output goes.
+    name : str
     gpu : str or None
         Value of ``CUDA_VISIBLE_DEVICES``; None leaves it unset where `has_gpus`.
     has_gpus : bool
+
+    Raises
+    ------
+    OSError
+        The machine cannot start another process: nothing is left of this one.
     """
 
     def __init__(
         self,
         start: ScriptStart,
         folder: Path,
-        number: int,
-        node: str,
+        logs: ProcessLogs,
+        name: str,
         *,
         gpu: str | None = None,
         has_gpus: bool = False,
     ) -> None:
-        self.number = number
-        self.name = f"process{number:03d}"
-        self.folder = folder
-        self.gpu = gpu
-        self.stdout, self.stderr = folder / "stdout.txt", folder / "stderr.txt"
-        self.script_log, self._stacks = folder / "entry_script_log.txt", folder / "stacks.txt"
+        self.name, self.folder, self.logs, self.gpu = name, folder, logs, gpu
+        self._stacks = folder / "stacks.txt"
+        self._stderr_start = 0
+        self._stop_lock = threading.Lock()
+        self._stopped = False
         work = folder / "work"
-        work.mkdir(parents=True)
-        _link_source(Path(start.source_directory), work)
-        ours, theirs = socket.socketpair()
-        alive, self._lifeline = os.pipe()
-        environment = _environment(start, gpu, has_gpus)
-        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-c", _BOOT, _PACKAGE_PARENT),
-                    *(str(theirs.fileno()), str(alive), str(self._stacks)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=work,
-                env=environment,
-                pass_fds=(theirs.fileno(), alive),
-                start_new_session=True,  # Ctrl-C is for the driver; a kill takes the whole group
-            )
-        theirs.close()
-        os.close(alive)
+        script, source = Path(start.script), Path(start.source_directory)
+        environment = make_environment(
+            folder, start.environment, start.output_folder, gpu, has_gpus
+        )
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.remove)
+            work.mkdir(parents=True)
+            link_source(script.parent, source, work)
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            alive, self._lifeline = os.pipe()
+            undo.callback(os.close, self._lifeline)
+            try:
+                self._process = self._popen(theirs.fileno(), alive, work, environment)
+            finally:
+                theirs.close()
+                os.close(alive)
+            undo.pop_all()
         self._channel = Channel(ours)
-        facts = {
-            "log_dir": str(folder / "user_logs"),
-            "log_file": str(self.script_log),
-            "agent_name": f"{node}-{self.name}",
-            "working_dir": str(work),
-            "output_dir": start.output_folder,
-            "logging_level": start.logging_level,
-        }
         self._start = Start(
             script=start.script,
             source_directory=start.source_directory,
@@ -147,8 +158,32 @@ class EntryProcess:
             scratch=str(folder / "fetched"),
             to_csv_options=dict(start.to_csv_options),
             logging_level=start.logging_level,
-            facts=facts,
+            facts={
+                "log_dir": str(folder / "user_logs"),
+                "log_file": str(logs.entry_script_log),
+                "agent_name": f"{logs.node}-{name}",
+                "working_dir": str(work),
+                "output_dir": start.output_folder,
+                "logging_level": start.logging_level,
+            },
         )
+
+    def _popen(
+        self, channel: int, lifeline: int, work: Path, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-c", _BOOT, _PACKAGE_PARENT]
+        command += [str(channel), str(lifeline), str(self._stacks)]
+        with self.logs.stdout.open("ab") as out, self.logs.stderr.open("ab") as err:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=work,
+                env=environment,
+                pass_fds=(channel, lifeline),
+                start_new_session=True,  # Ctrl-C is for the driver; a kill takes the whole group
+            )
 
     @property
     def pid(self) -> int:
@@ -157,15 +192,9 @@ class EntryProcess:
     def init(self, timeout: float) -> Reply:
         """Import the script and call init(), once, before the first mini-batch."""
         try:
-            self._channel.send(self._start)
-            answer = self._channel.receive(timeout)
-        except TimeoutError:
-            stack = self.stack()
-            self.kill()
-            error = f"init() did not return within init_timeout={timeout:g} s; it was stopped."
-            return Reply("INIT_TIMEOUT", error=error, traceback=stack)
-        except (EOFError, OSError):
-            return self._died("INIT_DIED", "while importing the script or in init()")
+            answer = self._ask(self._start, timeout, stages.INIT)
+        except _EndedError as ended:
+            return ended.reply
         if isinstance(answer, InitDone):
             return Reply("INIT_DONE", run_seconds=answer.seconds)
         self.kill()
@@ -175,173 +204,157 @@ class EntryProcess:
         self, piece: object, context: MiniBatchContext, *, load_timeout: float, timeout: float
     ) -> Reply:
         """Run one mini-batch; afterwards the process is alive, or `alive` says it is not."""
+        known, began = Reply(""), 0.0
         try:
-            self._channel.send(Run(piece, context))
-            answer = self._channel.receive(load_timeout)
-        except TimeoutError:
-            stack = self.stack()
-            self.kill()
-            error = f"the mini-batch could not be loaded within {load_timeout:g} s."
-            return Reply("LOAD_TIMEOUT", error=error, traceback=stack)
-        except (EOFError, OSError):
-            return self._died("PROCESS_DIED", "while loading the mini-batch")
-        if isinstance(answer, Failed):
-            return self._told("LOAD_EXCEPTION", answer)
-        loaded: Loaded = answer
-        known = Reply("", total=loaded.total, load_seconds=loaded.seconds)
-        began = time.perf_counter()
-        try:
-            answer = self._channel.receive(timeout)
-        except TimeoutError:
-            stack = self.stack()
-            self.kill()
-            error = (
-                f"run() did not return within run_invocation_timeout={timeout:g} s; "
-                "its process was stopped."
-            )
-            seconds = time.perf_counter() - began
+            answer = self._ask(Run(piece, context), load_timeout, stages.LOAD)
+            if isinstance(answer, Failed):
+                return self._told("LOAD_EXCEPTION", answer)
+            loaded: Loaded = answer
+            known = Reply("", total=loaded.total, load_seconds=loaded.seconds)
+            began = time.perf_counter()
+            answer = self._answer(timeout, stages.RUN)
+            if isinstance(answer, Returned):
+                known = replace(known, returned=answer.count, run_seconds=answer.seconds)
+                answer = self._answer(max(timeout, load_timeout), stages.RESULT)
+        except MessageError as error:
+            return Reply("LOAD_EXCEPTION", error=f"the mini-batch cannot be sent: {error}")
+        except _EndedError as ended:
+            seconds = time.perf_counter() - began if began else 0.0
             return replace(
-                known, status="RUN_TIMEOUT", error=error, traceback=stack, run_seconds=seconds
-            )
-        except (EOFError, OSError):
-            died = self._died("PROCESS_DIED", "in run()")
-            seconds = time.perf_counter() - began
-            return replace(
-                known, status=died.status, error=died.error, traceback=died.traceback,
-                run_seconds=seconds,
+                ended.reply,
+                total=known.total,
+                load_seconds=known.load_seconds,
+                run_seconds=known.run_seconds or seconds,
             )
         if isinstance(answer, Failed):
             told = self._told("RUN_EXCEPTION", answer)
-            return replace(told, total=loaded.total, load_seconds=loaded.seconds)
+            return replace(told, total=known.total, load_seconds=known.load_seconds)
         done: Done = answer
-        return replace(
-            known,
-            status="RUN_DONE",
-            returned=done.returned,
-            rows=done.rows,
-            run_seconds=done.seconds,
-        )
+        return replace(known, status="RUN_DONE", rows=done.rows)
 
     def shutdown(self, timeout: float) -> Failed | None:
         """Call the script's shutdown() and end the process; what went wrong, if anything."""
         try:
-            self._channel.send(Shutdown())
-            answer = self._channel.receive(timeout)
-            self._process.wait(5)
+            answer = self._ask(Shutdown(), timeout, stages.SHUTDOWN)
+        except _EndedError as ended:
+            return Failed("shutdown", ended.reply.error, ended.reply.traceback)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ATEXIT_WAIT)
+        self.kill()
+        return answer if isinstance(answer, Failed) else None
+
+    # Asking and being told
+
+    def _ask(self, message: object, timeout: float, stage: Stage) -> Any:
+        self._stderr_start = _size(self.logs.stderr)
+        return self._answer(timeout, stage, message)
+
+    def _answer(self, timeout: float, stage: Stage, message: object = None) -> Any:
+        """Wait for the next message; where there is none, the process has been stopped.
+
+        Raises
+        ------
+        _EndedError
+        """
+        try:
+            if message is not None:
+                self._channel.send(message, timeout)
+            return self._channel.receive(timeout)
         except TimeoutError:
             stack = self.stack()
-            return Failed("shutdown", f"shutdown() did not return within {timeout:g} s", stack)
-        except (EOFError, OSError, subprocess.TimeoutExpired):
-            return None
-        finally:
             self.kill()
-        return answer if isinstance(answer, Failed) else None
+            error = stage.too_long.format(limit=timeout)
+            raise _EndedError(stage.timed_out, error, stack) from None
+        except (EOFError, OSError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            how = stages.how_it_ended(self._process.poll())
+            self.kill()
+            error = f"the process {how} {stage.where}."
+            raise _EndedError(stage.died, error, self._last_words()) from None
 
     def _told(self, status: str, failed: Failed) -> Reply:
         error = failed.error
         if error.startswith("SystemExit"):
             # argparse has written to stderr what is wrong; the exception has only a number.
-            error = "\n".join([*self._stderr_lines(failed.traceback), error])
-        return Reply(
-            status, error=error, traceback=failed.traceback, run_seconds=failed.seconds
-        )
+            printed = self._stderr_tail(len(failed.traceback)).replace(failed.traceback, "")
+            lines = [line for line in printed.splitlines() if line.strip()]
+            error = "\n".join([*lines[-5:], error])
+        return Reply(status, error=error, traceback=failed.traceback, run_seconds=failed.seconds)
 
-    def _stderr_lines(self, printed: str) -> list[str]:
-        text = self._tail(self.stderr).replace(printed.rstrip(), "")
-        return [line for line in text.splitlines() if line.strip()][-5:]
+    def _last_words(self) -> str:
+        parts = (self._stacks_since(0).rstrip(), self._stderr_tail().rstrip())
+        return "\n\n".join(part for part in parts if part)
 
-    def _died(self, status: str, where: str) -> Reply:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(2)
-        code = self._process.poll()
-        self.kill()
-        if code is None:
-            how = "closed its connection"
-        elif code >= 0:
-            how = f"ended with exit code {code}"
-        else:
-            how = f"was killed by {_signal_name(-code)}"
-            if -code == signal.SIGKILL:
-                how += " (often: the machine was out of memory)"
-        tail = self._tail(self.stderr)
-        return Reply(status, error=f"the process {how} {where}.", traceback=tail)
-
-    @staticmethod
-    def _tail(path: Path) -> str:
-        with contextlib.suppress(OSError), path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - _STDERR_TAIL))
+    def _stderr_tail(self, more: int = 0) -> str:
+        """What was written to stderr since the process was last asked; only its end if long."""
+        with contextlib.suppress(OSError), self.logs.stderr.open("rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(self._stderr_start, end - _STDERR_TAIL - more))
             return stream.read().decode("utf-8", "replace")
         return ""
 
     def stack(self) -> str:
         """Have the process write where it is, also while C code holds the GIL."""
+        start = _size(self._stacks)
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + _STACK_WAIT
-        text, before = "", None
-        while time.monotonic() < deadline and (not text or text != before):
-            before = text
+        size = before = start
+        while time.monotonic() < deadline and (size == start or size != before):
             time.sleep(0.05)
-            text = self._stacks.read_text("utf-8", "replace")
-        return _without_our_frames(text) or "(the process did not tell its stack)"
+            before, size = size, _size(self._stacks)
+        return self._stacks_since(start) or "(the process did not tell its stack)"
+
+    def _stacks_since(self, start: int) -> str:
+        try:
+            with self._stacks.open("rb") as stream:
+                main_thread = int(stream.readline(), 16)
+                stream.seek(start)
+                return format_stacks(stream.read().decode("utf-8", "replace"), main_thread)
+        except (OSError, ValueError):  # it has not come so far as to make the file
+            return ""
+
+    # The end
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        if self._process.poll() is None:
+            return True
+        self.stop()  # what it has started may still be there
+        return False
+
+    def stop(self) -> None:
+        """Kill the process and its group, from any thread, without waiting."""
+        with self._stop_lock:
+            if self._stopped:  # its number may be that of another process by now
+                return
+            self._stopped = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            if self._process.poll() is None:
+                self._process.kill()
+            self._channel.interrupt()
 
     def kill(self) -> None:
-        """End the process and all that it started; again does no harm."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        if self._process.poll() is None:
-            self._process.kill()
+        """End the process and all that it started, from the thread that uses it."""
+        self.stop()
+        if self._lifeline < 0:
+            return
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
+            self._process.wait(_KILL_WAIT)
+        kill_marked(self.folder)
         self._channel.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        os.close(self._lifeline)
+        self._lifeline = -1
 
     def remove(self) -> None:
-        """Remove the private folder, logs too."""
+        """Remove the private folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _environment(start: ScriptStart, gpu: str | None, has_gpus: bool) -> dict[str, str]:
-    environment = {
-        **os.environ,
-        "AZUREML_BI_OUTPUT_PATH": start.output_folder,
-        "PYTHONIOENCODING": "utf-8",
-        **start.environment,
-    }
-    if has_gpus:
-        environment.pop("CUDA_VISIBLE_DEVICES", None)
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-    return environment
-
-
-def _link_source(source: Path, work: Path, most: int = 200) -> None:
-    """Let names beside the script be opened by a relative path, from the private folder."""
-    entries = [e for e in os.scandir(source) if not e.name.startswith((".", "__pycache__"))]
-    if len(entries) <= most:
-        for entry in entries:
-            (work / entry.name).symlink_to(entry.path)
-
-
-def _signal_name(number: int) -> str:
+def _size(path: Path) -> int:
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _without_our_frames(text: str) -> str:
-    """Keep the thread that runs the script, down to the script's own frames."""
-    threads = [part for part in text.split("\n\n") if part.strip()]
-    ours = f'File "{Path(__file__).parent}'
-    main = [part for part in threads if f"{ours}{os.sep}child.py" in part and "lifeline" not in part]
-    chosen = [part for part in main if " in watch" not in part] or threads
-    lines = [line for part in chosen for line in part.splitlines()]
-    kept = [line for line in lines if ours not in line and 'File "<string>"' not in line]
-    return "\n".join(kept)
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
-import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daskprs.entry_process.plain import escaped, is_missing, json_line, utf8
 from daskprs.entry_process.wire import Rows
 
 __all__ = ["BadResultError", "materialise", "to_rows"]
@@ -22,21 +23,25 @@ class BadResultError(TypeError):
 
 
 def materialise(result: Any) -> Any:
-    """Return a DataFrame as it is, and anything else that can be rows as a list or array.
+    """Return a DataFrame as it is, and anything else that can be rows as a list or tuple.
 
     Raises
     ------
     BadResultError
         For None, text, bytes, and what cannot be iterated: the try has failed.
     """
-    if is_frame(result):
+    if is_frame(result) or type(result) in (list, tuple):
         return result
-    if result is None or isinstance(result, str | bytes | bytearray) or not _iterable(result):
+    if callable(getattr(result, "to_pandas", None)):  # polars, Arrow, ...: they iterate columns
+        frame = result.to_pandas()
+        return frame if is_frame(frame) else list(frame)
+    refused = result is None or isinstance(result, str | bytes | bytearray | memoryview)
+    if refused or not _iterable(result):
         raise BadResultError(
             f"run() returned {_kind(result)}; it must return a list, tuple, DataFrame, array or "
             "other iterable with one element for each item that succeeded."
         )
-    return result if isinstance(result, list | tuple) else list(result)
+    return list(result)
 
 
 def _iterable(value: Any) -> bool:
@@ -48,7 +53,16 @@ def _iterable(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    if inspect.iscoroutine(value) or inspect.isasyncgen(value):
+        close = getattr(value, "close", None)
+        if close is not None:
+            close()  # or Python warns that nobody awaited it
+        return f"{_article(type(value).__name__)} (it is an async function)"
     return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def is_frame(value: Any) -> bool:
@@ -76,100 +90,105 @@ def to_rows(result: Any, output_format: str, to_csv_options: Mapping[str, Any]) 
     """
     if not len(result):
         return Rows(b"", 0)
-    formatter = {"text": _text, "csv": _csv, "jsonl": _jsonl, "parquet": _arrow}[output_format]
-    payload, columns = formatter(result, to_csv_options)
+    if output_format == "text":
+        return Rows(_text(result, to_csv_options), len(result))
+    if output_format == "jsonl":
+        return Rows(_jsonl(result), len(result))
+    formatter = {"csv": _csv, "parquet": _arrow}[output_format]
+    payload, columns = formatter(result)
     return Rows(payload, len(result), columns)
 
 
-def _encode(text: str) -> bytes:
-    # File names that are not UTF-8 come as surrogate escapes: give back the original bytes.
-    return text.encode("utf-8", "surrogateescape")
-
-
-_Formatted = tuple[bytes, tuple[str, ...] | None]
-
-
-def _text(result: Any, to_csv_options: Mapping[str, Any]) -> _Formatted:
+def _text(result: Any, to_csv_options: Mapping[str, Any]) -> bytes:
     if is_frame(result):
         options = {"sep": " ", "header": False, "index": False, **to_csv_options}
-        return _encode(result.to_csv(**options)), None
-    return _encode("".join(f"{element}\n" for element in result)), None
+        return utf8(result.to_csv(**options))
+    return utf8("".join([f"{element!s}\n" for element in result]))
 
 
-def _csv(result: Any, to_csv_options: Mapping[str, Any]) -> _Formatted:
+def _csv(result: Any) -> tuple[bytes, tuple[str, ...]]:
     if is_frame(result):
-        columns = tuple(map(str, result.columns))
-        text = result.to_csv(header=False, index=False, lineterminator="\n")
-        return _encode(text), columns
+        columns = _names(result.columns)
+        text = _frame_csv(result, csv.QUOTE_MINIMAL)
+        if "\r" in text:
+            text = _frame_csv(result, csv.QUOTE_ALL)
+        return utf8(text), columns
     columns, rows = _as_table(result)
+    cells = [["" if is_missing(value) else value for value in row] for row in rows]
+    text = _csv_text(cells, csv.QUOTE_MINIMAL)
+    if "\r" in text:
+        # Readers take it for the end of a row, and csv does not quote it before Python 3.13.
+        text = _csv_text(cells, csv.QUOTE_ALL)
+    return utf8(text), columns
+
+
+def _frame_csv(frame: Any, quoting: int) -> str:
+    text: str = frame.to_csv(header=False, index=False, lineterminator="\n", quoting=quoting)
+    return text
+
+
+def _csv_text(rows: Sequence[Sequence[Any]], quoting: Any) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return _encode(buffer.getvalue()), columns
+    csv.writer(buffer, lineterminator="\n", quoting=quoting).writerows(rows)
+    return buffer.getvalue()
 
 
-def _as_table(elements: Sequence[Any]) -> tuple[tuple[str, ...], Iterable[Sequence[Any]]]:
+def _as_table(elements: Sequence[Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
     """Dicts by their keys, sequences by position, anything else as one column."""
-    if all(isinstance(element, Mapping) for element in elements):
-        columns = list(dict.fromkeys(key for element in elements for key in element))
-        rows = [[element.get(key) for key in columns] for element in elements]
-        return tuple(map(str, columns)), rows
-    if all(_is_sequence(element) for element in elements):
-        width = max(len(element) for element in elements)
-        return tuple(map(str, range(width))), [list(element) for element in elements]
+    elements = [_labelled(element) for element in elements]
+    if all(isinstance(element, Mapping) for element in elements) and any(elements):
+        keys = list(dict.fromkeys(key for element in elements for key in element))
+        return _names(keys), [[element.get(key) for key in keys] for element in elements]
+    if all(map(_is_sequence, elements)) and any(map(len, elements)):
+        width = max(map(len, elements))
+        rows = [[*element, *[None] * (width - len(element))] for element in elements]
+        return tuple(map(str, range(width))), rows
     return (SCALAR_COLUMN,), [[element] for element in elements]
 
 
+def _labelled(element: Any) -> Any:
+    """Make a dict of a pandas Series: a row of a table, with the names of its columns."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(element, pandas.Series):
+        return element.to_dict()
+    return element
+
+
 def _is_sequence(element: Any) -> bool:
-    if isinstance(element, list | tuple):
-        return True
-    return hasattr(element, "ndim") and element.ndim == 1
+    return isinstance(element, list | tuple) or getattr(element, "ndim", None) == 1
 
 
-def _jsonl(result: Any, to_csv_options: Mapping[str, Any]) -> _Formatted:
+def _names(columns: Any) -> tuple[str, ...]:
+    # Only exact text travels: a subclass of str would be pickled as a class of the script.
+    names = tuple(str.__str__(str(column)) for column in columns)
+    if len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise BadResultError(
+            f"run() returned a table with more than one column named {', '.join(twice)}: "
+            "give every column a name of its own."
+        )
+    return names
+
+
+def _jsonl(result: Any) -> bytes:
     elements = result
     if is_frame(result):
-        names = [str(name) for name in result.columns]
+        names = _names(result.columns)
         columns = [result.iloc[:, i].tolist() for i in range(len(names))]
         elements = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    lines = (json.dumps(_plain(element), ensure_ascii=False, allow_nan=False) for element in elements)
-    return _encode("".join(f"{line}\n" for line in lines)), None
+    return b"".join([json_line(_labelled(element)) for element in elements])
 
 
-def _plain(value: Any) -> Any:
-    """Make JSON of numpy, pandas, dates and paths; what has no value becomes null."""
-    if value is None or isinstance(value, str | bool | int) and type(value) in (str, bool, int):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and (value is pandas.NaT or value is pandas.NA):
-        return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    return str(value)
-
-
-def _arrow(result: Any, to_csv_options: Mapping[str, Any]) -> _Formatted:
+def _arrow(result: Any) -> tuple[bytes, tuple[str, ...]]:
     import pyarrow as pa
 
     if is_frame(result):
-        names = [str(name) for name in result.columns]
-        table = pa.Table.from_pandas(result.set_axis(names, axis=1), preserve_index=False)
+        frame = result.set_axis(list(_names(result.columns)), axis=1)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
     else:
         columns, rows = _as_table(result)
-        width = len(columns)
-        padded = [[*row, *[None] * (width - len(row))] for row in map(list, rows)]
-        arrays = [pa.array([_cell(row[i]) for row in padded]) for i in range(width)]
+        cells = list(zip(*rows, strict=True))
+        arrays = [_arrow_column(*column) for column in zip(columns, cells, strict=True)]
         table = pa.Table.from_arrays(arrays, names=list(columns))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -177,5 +196,18 @@ def _arrow(result: Any, to_csv_options: Mapping[str, Any]) -> _Formatted:
     return sink.getvalue().to_pybytes(), tuple(table.column_names)
 
 
-def _cell(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+def _arrow_column(name: str, values: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
+    cells = [value.tolist() if getattr(value, "ndim", 0) > 1 else value for value in values]
+    try:
+        try:
+            return pa.array(cells, from_pandas=True)
+        except UnicodeEncodeError:
+            cells = [escaped(value) if isinstance(value, str) else value for value in cells]
+            return pa.array(cells, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise BadResultError(
+            f"the column {name!r} of what run() returned has no single type ({error}): "
+            "return the same type in every row, or use output_format='jsonl'."
+        ) from error

@@ -8,7 +8,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ def import_script(script: Path, source_directory: Path) -> types.ModuleType:
         name = ".".join([_make_packages(source_directory, inside), script.stem])
     elif name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
         name = f"{ROOT_PACKAGE}_{script.stem}"
-    spec = importlib.util.spec_from_file_location(name, script)
-    if spec is None or spec.loader is None:
+    loader = SourceFileLoader(name, str(script))  # named, so that any suffix will do
+    spec = importlib.util.spec_from_file_location(name, script, loader=loader)
+    if spec is None:
         raise ImportError(f"{script} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 
@@ -85,7 +86,5 @@ def wants_context(run: Callable[..., Any]) -> bool:
         parameters = list(inspect.signature(run).parameters.values())
     except (TypeError, ValueError):
         return False
-    positional = [
-        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(positional) >= 2 and positional[1].default in (inspect.Parameter.empty, None)

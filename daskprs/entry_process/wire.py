@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "Channel",
@@ -16,7 +18,9 @@ __all__ = [
     "Failed",
     "InitDone",
     "Loaded",
+    "MessageError",
     "MiniBatchContext",
+    "Returned",
     "Rows",
     "Run",
     "Shutdown",
@@ -88,6 +92,14 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """run() has returned `count` results; its clock has stopped, they are made into rows."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows as bytes that are ready to be written.
 
@@ -101,9 +113,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Done:
-    returned: int  # len() of what run() returned
-    rows: Rows | None
-    seconds: float
+    """The mini-batch is done, or shutdown() is."""
+
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,12 @@ class Failed:
 
 _HEAD = struct.Struct("!QI")
 _LENGTH = struct.Struct("!Q")
+_SMALL = 1 << 16  # bytes that are cheaper to copy than to send or receive on their own
+_Got = TypeVar("_Got", bytes, int)
+
+
+class MessageError(Exception):
+    """A message cannot be pickled or unpickled; the channel can still be used."""
 
 
 class Channel:
@@ -127,16 +145,31 @@ class Channel:
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._ahead = bytearray()  # received, but not read yet
 
-    def send(self, message: object) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    def send(self, message: object, timeout: float | None = None) -> None:
+        """Send a message.
+
+        Raises
+        ------
+        TimeoutError
+            The other side did not take all of it within `timeout` seconds.
+        OSError
+            The other side is gone.
+        MessageError
+            It cannot be pickled: nothing was sent.
+        """
+        body, buffers = _pickled(message)
         views = [buffer.raw() for buffer in buffers]
         head = _HEAD.pack(len(body), len(views))
-        lengths = b"".join(_LENGTH.pack(view.nbytes) for view in views)
-        self._sock.sendall(head + lengths + body)
-        for view in views:
-            self._sock.sendall(view)
+        head += b"".join(_LENGTH.pack(view.nbytes) for view in views)
+        small = len(body) < _SMALL
+        chunks: list[bytes | memoryview] = [head + body] if small else [head, body]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for chunk in (*chunks, *views):
+            left = None if deadline is None else max(1e-3, deadline - time.monotonic())
+            self._sock.settimeout(left)  # for sending only: poll() waits for what comes
+            self._sock.sendall(chunk)
 
     def receive(self, timeout: float | None = None) -> Any:
         """Wait for the next message.
@@ -147,30 +180,74 @@ class Channel:
             Nothing, or not all of it, came within `timeout` seconds.
         EOFError
             The other side is gone.
+        MessageError
+            It came, but cannot be unpickled.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         size, count = _HEAD.unpack(self._read(_HEAD.size, deadline))
         lengths = [_LENGTH.unpack(self._read(_LENGTH.size, deadline))[0] for _ in range(count)]
         body = self._read(size, deadline)
         buffers = [self._read(length, deadline) for length in lengths]
-        return pickle.loads(body, buffers=buffers)
+        try:
+            return pickle.loads(body, buffers=buffers)
+        except Exception as error:
+            raise MessageError(f"{type(error).__name__}: {error}") from error
 
     def _read(self, size: int, deadline: float | None) -> bytearray:
-        data = bytearray(size)
-        view = memoryview(data)
+        if size <= len(self._ahead):
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        data, self._ahead = self._ahead, bytearray()
+        # Small messages follow one another: take what is there. Large ones are not copied again.
+        missing = size - len(data)
+        if missing < _SMALL:
+            while len(data) < size:
+                self._wait(deadline)
+                data += self._received(self._sock.recv, _SMALL)
+            self._ahead = data[size:]
+            del data[size:]
+            return data
+        data += bytes(missing)
+        view = memoryview(data)[-missing:]
         while view.nbytes:
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._poll.poll(left * 1000):
-                    raise TimeoutError
-            try:
-                got = self._sock.recv_into(view)
-            except ConnectionError as error:
-                raise EOFError from error
-            if got == 0:
-                raise EOFError
-            view = view[got:]
+            self._wait(deadline)
+            view = view[self._received(self._sock.recv_into, view) :]
         return data
+
+    def _wait(self, deadline: float | None) -> None:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not self._poll.poll(left):
+            raise TimeoutError
+
+    @staticmethod
+    def _received(receive: Callable[[Any], _Got], what: Any) -> _Got:
+        try:
+            got = receive(what)
+        except ConnectionError as error:
+            raise EOFError from error
+        if not got:
+            raise EOFError
+        return got
+
+    def interrupt(self) -> None:
+        """From any thread: whoever waits here is told that the other side is gone."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._sock.close()
+
+
+def _pickled(message: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        return pickle.dumps(message, protocol=5, buffer_callback=buffers.append), buffers
+    except Exception:
+        # Dask pickles in the same order, so what has come to a worker can go on from there.
+        import cloudpickle  # type: ignore[import-untyped]
+
+        buffers = []
+        try:
+            return cloudpickle.dumps(message, protocol=5, buffer_callback=buffers.append), buffers
+        except Exception as error:
+            raise MessageError(f"{type(error).__name__}: {error}") from error
