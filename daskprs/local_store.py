@@ -1,0 +1,206 @@
+"""Rows in a local file that grows, ``<name>.partial``, which is renamed in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from daskprs.journal import (
+    Journal,
+    finished_line,
+    header_line,
+    read_journal,
+    shape_line,
+)
+from daskprs.output_files import WORK, UnnamedFile, sync_folder
+from daskprs.output_folder import OutputFolder
+from daskprs.row_store import JOURNAL, RowStore
+
+__all__ = ["LocalStore"]
+
+
+class LocalStore(RowStore):
+    """Rows are appended and synced, then journaled and synced."""
+
+    def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
+        super().__init__(folder, name, output_format)
+        if folder.local is None:
+            raise ValueError(f"{folder.url} is not local")
+        self._base: Path = folder.local
+        self._rows_name = _rows_name(name, output_format)
+        self._rows_file: _GrowingFile | None = None
+        self._journal_file: _GrowingFile | None = None
+        self._torn = False
+
+    @property
+    def _partial_is_shown(self) -> bool:
+        return self._rows_name == self.partial_name
+
+    # The beginning
+
+    def _load(self) -> Journal | None:
+        where = self.folder.url_of(JOURNAL)
+        try:
+            stream = open(self._base / JOURNAL, "rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            return None
+        with stream:
+            journal = read_journal(stream, where)
+            if journal is None or self._is_published(journal):
+                return journal
+            had_finished = journal.finished is not None
+            rows_size = self.folder.size(_rows_name(journal.name, journal.output_format)) or 0
+            if had_finished or journal.rows_end > rows_size:
+                stream.seek(0)
+                journal = read_journal(stream, where, rows_size)
+        if journal is not None:
+            journal.output_missing = had_finished
+        return journal
+
+    def _begin(self, journal: Journal) -> None:
+        # The journal goes first: without it, what else is left counts for nothing.
+        self.folder.move(JOURNAL, f"{JOURNAL}.previous")
+        for name in (self.partial_name, self.name, f"{WORK}/rows"):
+            self.folder.set_aside(name)
+        self._open(journal)
+        self._append(b"", [header_line(journal)])
+
+    def _resume(self, journal: Journal) -> None:
+        self._open(journal)
+
+    def _open(self, journal: Journal) -> None:
+        self.close()
+        (self._base / WORK).mkdir(parents=True, exist_ok=True)
+        # The journal is cut first: it must not vouch for what will stand in the rows' place.
+        self._journal_file = _GrowingFile(self._base / JOURNAL, journal.nbytes)
+        if self.output_format is not None:
+            self._rows_file = _GrowingFile(self._base / self._rows_name, journal.rows_end)
+        sync_folder(str(self._base / WORK))
+        sync_folder(str(self._base))
+
+    # Adding
+
+    def _shape_changed(self, journal: Journal) -> None:
+        header = b"" if journal.start else self._format.header()
+        self._buffer(header)
+        journal.start += len(header)
+        self._lines.append(shape_line(journal.shape, len(header)))
+
+    def _append(self, rows: bytes, lines: list[bytes]) -> None:
+        if self._journal_file is None:
+            raise ValueError("begin() or resume() comes first")
+        files = (self._journal_file, self._rows_file)
+        if self._torn:
+            for file in files:
+                if file is not None:
+                    file.cut()
+        self._torn = True
+        journal = b"".join(lines)
+        if rows and self._rows_file is not None:
+            self._rows_file.append(rows)
+        self._journal_file.append(journal)
+        if self._rows_file is not None:
+            self._rows_file.size += len(rows)
+        self._journal_file.size += len(journal)
+        self._torn = False
+
+    def _payloads(self, positions: Iterable[int]) -> Iterator[bytes]:
+        journal = self._begun()
+        records, start = journal.records, journal.start
+        with open(self._base / self._rows_name, "rb", buffering=1 << 20) as stream:
+            for position in positions:
+                length = records.length_at(position)
+                if length > 0:
+                    stream.seek(start + records.offset_at(position))
+                    yield _read(stream, length)
+
+    # The end
+
+    def _final_file(self, journal: Journal, order: Sequence[int] | None) -> UnnamedFile:
+        as_it_stands = order is None and not journal.records.replaced
+        if not as_it_stands or not self._partial_is_shown:
+            return super()._final_file(journal, order)
+        return _RenamedFile(self._base / self._rows_name, self._base / self.name, journal.rows_end)
+
+    def _mark_finished(self, journal: Journal, facts: Mapping[str, Any], size: int | None) -> None:
+        self._append(b"", [finished_line(facts, size)])
+
+    def _forget_rows(self, journal: Journal) -> None:
+        for name in (_rows_name(journal.name, journal.output_format), f"{journal.name}.partial"):
+            self.folder.remove(name)
+
+    def close(self) -> None:
+        for file in (self._rows_file, self._journal_file):
+            if file is not None:
+                file.close()
+        self._rows_file = self._journal_file = None
+
+
+def _rows_name(name: str, output_format: str | None) -> str:
+    # Arrow messages are no file that a person could use: they stay out of sight.
+    return f"{WORK}/rows" if output_format in (None, "parquet") else f"{name}.partial"
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise OSError(errno.EIO, "rows that the journal tells of are not there", stream.name)
+    return data
+
+
+class _GrowingFile:
+    """A file of `size` safe bytes; what else it has is cut away.
+
+    Without a buffer, since what a full disk has refused would be written again on closing.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self.size = path, size
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self.cut()
+        except BaseException:
+            self.close()
+            raise
+
+    def cut(self) -> None:
+        there = os.fstat(self._handle).st_size
+        if there < self.size:
+            raise OSError(
+                errno.EIO, "the file has become shorter than what was written", self._path
+            )
+        if there > self.size:
+            os.ftruncate(self._handle, self.size)
+            os.fsync(self._handle)
+
+    def append(self, data: bytes) -> None:
+        if os.fstat(self._handle).st_size != self.size:
+            raise OSError(errno.EIO, "something else has written to the file", self._path)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._handle, view) :]
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
+
+
+class _RenamedFile(UnnamedFile):
+    """A file that is whole already and only needs its name."""
+
+    def __init__(self, path: Path, final: Path, size: int) -> None:
+        self._path, self._final, self.size = path, final, size
+        if path.stat().st_size != size:
+            raise OSError(errno.EIO, "the file is not as long as what was written", path)
+
+    def _commit(self) -> None:
+        os.replace(self._path, self._final)
+        sync_folder(str(self._final.parent))
+
+    def _discard(self) -> None:
+        """It stays where it is."""

@@ -1,0 +1,386 @@
+"""The one writer: rows of finished mini-batches become the single output file, exactly once.
+
+::
+
+    outcome ─▶ add() ─▶ buffer ─▶ flush(): rows, then journal ─▶ publish(): the final name
+
+The journal alone says what is done. Whatever moment a run is killed in, the next one cuts away
+what the journal does not vouch for, and goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from daskprs.exceptions import DaskprsError, OutputError, WriteFailedError
+from daskprs.journal import Journal, Record, record_line
+from daskprs.outcomes import Outcome
+from daskprs.output_files import WORK, UnnamedFile
+from daskprs.output_folder import OutputFolder
+from daskprs.row_formats import CsvRows, RowFormat
+
+__all__ = ["JOURNAL", "RowStore"]
+
+JOURNAL = f"{WORK}/journal.jsonl"
+
+
+class RowStore(ABC):
+    """Rows and journal of one run in one output folder. For one thread.
+
+    Parameters
+    ----------
+    folder : OutputFolder
+    name : str
+        Of the output file.
+    output_format : {"text", "csv", "jsonl", "parquet"} or None
+        None: summary_only, only the journal is kept.
+
+    Attributes
+    ----------
+    journal : Journal or None
+        What `load` has read, or `begin` has started; grows with every `add`.
+    """
+
+    flush_bytes = 8 << 20
+    _errors: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
+        if name == WORK:
+            raise OutputError(
+                f"{name!r} cannot be the name of the output file: the journal stands in a folder "
+                "of that name."
+            )
+        self.folder, self.name, self.output_format = folder, name, output_format
+        self.journal: Journal | None = None
+        self._format = _row_format(output_format)
+        self._rows: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._buffered = 0
+        self._flushed_records = 0
+        self._flushed = time.monotonic()
+
+    @property
+    def partial_name(self) -> str:
+        return f"{self.name}.partial"
+
+    @property
+    def final_url(self) -> str:
+        return self.folder.url_of(self.name)
+
+    @property
+    def partial_url(self) -> str:
+        return self.folder.url_of(self.partial_name)
+
+    # The beginning
+
+    def load(self) -> Journal | None:
+        """Read what an earlier run has left; None where it left nothing to go on with.
+
+        Returns
+        -------
+        Journal or None
+            Its `finished` is not None only if the output is there, as it was published. If the
+            output was removed or changed since, `finished` is None, `output_missing` is True, and
+            `records` are those that have rows still: the run can go on with `resume` as if it
+            had been killed.
+
+        Raises
+        ------
+        OutputError
+            The journal cannot be read, or is of a newer version.
+        """
+        with self._reporting(OutputError, "read"):
+            self.journal = self._load()
+        return self.journal
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Start a new journal, and move aside what an earlier run has left.
+
+        Parameters
+        ----------
+        facts : mapping
+            What the run is, as JSON can hold it: `journal.header` of the next `load`.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be written to.
+        """
+        with self._reporting(OutputError, "written to"):
+            old = self.journal
+            if old is not None and old.name != self.name:
+                self.folder.set_aside(f"{old.name}.partial")
+            self.journal = Journal(dict(facts), self.name, self.output_format)
+            self._format = _row_format(self.output_format)
+            self._begin(self.journal)
+        self._flushed_records = 0
+
+    def resume(self) -> None:
+        """Go on with the journal that `load` has read.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be written to.
+        """
+        journal = self.journal
+        if journal is None or journal.finished is not None:
+            raise ValueError("there is nothing to go on with")
+        if (journal.name, journal.output_format) != (self.name, self.output_format):
+            raise ValueError("the journal is of another output")
+        with self._reporting(OutputError, "written to"):
+            self._format = _row_format(self.output_format, journal.shape)
+            self.folder.set_aside(self.name)
+            self._resume(journal)
+        self._flushed_records = len(journal.records)
+
+    def _is_published(self, journal: Journal) -> bool:
+        if journal.finished is None:
+            return False
+        if journal.size is not None and self.folder.size(journal.name) != journal.size:
+            return False
+        # Perhaps it was killed between the final name and the end.
+        self._forget(journal)
+        return True
+
+    def _forget(self, journal: Journal) -> None:
+        # What cannot be removed now does no harm.
+        with contextlib.suppress(*self._errors):
+            self._forget_rows(journal)
+
+    @contextlib.contextmanager
+    def _reporting(self, kind: type[OutputError], what: str) -> Iterator[None]:
+        try:
+            yield
+        except DaskprsError:
+            raise
+        except self._errors as error:
+            raise kind(
+                f"output={self.folder.url!r} cannot be {what} ({type(error).__name__}: {error}): "
+                "give a folder that you may read and write."
+            ) from error
+
+    # Adding
+
+    def add(self, outcome: Outcome) -> None:
+        """Take the rows of a mini-batch that is done, or the fact that it has failed.
+
+        A mini-batch that is reported again after its rows were taken changes nothing.
+
+        Raises
+        ------
+        ColumnsChangedError
+            Its rows do not fit those before it. Nothing was taken.
+        WriteFailedError
+        """
+        journal = self._begun()
+        if self._is_taken(journal, outcome):
+            return
+        payload, shape = b"", self._format.shape
+        if outcome.rows is not None and self.output_format is not None:
+            payload = self._format.fit(outcome.rows, self._earlier)
+        if self._format.shape != shape:
+            journal.shape = self._format.shape
+            self._shape_changed(journal)
+        length = -1 if outcome.failed else len(payload)
+        total, succeeded = outcome.total, outcome.succeeded_items
+        record = Record(outcome.index, outcome.key, length, total, succeeded)
+        journal.records.append(*record)
+        self._lines.append(record_line(record))
+        self._buffer(payload)
+
+    @staticmethod
+    def _is_taken(journal: Journal, outcome: Outcome) -> bool:
+        records = journal.records
+        before = records.find(outcome.index)
+        if before is None or records.length_at(before) < 0:
+            return False
+        return records.key_at(before) == outcome.key
+
+    def _begun(self) -> Journal:
+        if self.journal is None:
+            raise ValueError("begin() or resume() comes first")
+        return self.journal
+
+    def _buffer(self, rows: bytes) -> None:
+        if rows:
+            self._rows.append(rows)
+            self._buffered += len(rows)
+
+    def _earlier(self) -> Iterator[bytes]:
+        self.flush()
+        return self._payloads(range(self._flushed_records))
+
+    @property
+    def flush_seconds(self) -> float:
+        """How much work a kill may cost."""
+        return 0.5
+
+    @property
+    def flush_is_due(self) -> bool:
+        """Whether to call `flush`; to be asked after each `add`, and while waiting for work."""
+        if not self._lines:
+            return False
+        waited = time.monotonic() - self._flushed
+        return self._buffered >= self.flush_bytes or waited >= self.flush_seconds
+
+    def flush(self) -> None:
+        """Make safe what was added.
+
+        Raises
+        ------
+        WriteFailedError
+            The disk is full, the folder is gone, ... : what was flushed before is kept. It may be
+            tried again.
+        """
+        if self._lines:
+            with self._writing():
+                self._append(b"".join(self._rows), self._lines)
+            self._rows, self._lines, self._buffered = [], [], 0
+            self._flushed_records = len(self._begun().records)
+        self._flushed = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except DaskprsError:
+            raise
+        except self._errors as error:
+            raise WriteFailedError(
+                f"the output could not be written to {self.folder.url} "
+                f"({type(error).__name__}: {error}). What was written before is kept: when there "
+                "is room and permission, the same run goes on from there."
+            ) from error
+
+    # The end
+
+    def publish(self, order: Sequence[int] | None, facts: Mapping[str, Any]) -> None:
+        """Give the rows their final name, at once and whole.
+
+        Parameters
+        ----------
+        order : sequence of int or None
+            Positions in ``journal.records`` whose rows to take, in this order. None takes the
+            rows of all mini-batches as they stand, where an index stands twice its last.
+        facts : mapping
+            What the run came to, as JSON can hold it: `journal.finished` of the next `load`.
+
+        Raises
+        ------
+        WriteFailedError
+            Nothing has the final name; the run can go on, or publish again.
+        """
+        self.flush()
+        journal = self._begun()
+        if order is not None:
+            _check_order(order, len(journal.records))
+        with self._writing():
+            size = self._commit(journal, order, facts)
+        journal.finished, journal.size = dict(facts), size
+        self._forget(journal)
+
+    def _commit(
+        self, journal: Journal, order: Sequence[int] | None, facts: Mapping[str, Any]
+    ) -> int | None:
+        if self.output_format is None:
+            self._mark_finished(journal, facts, None)
+            return None
+        self.folder.set_aside(self.name)
+        with self._final_file(journal, order) as new:
+            # First the mark: it counts once the file has its name.
+            self._mark_finished(journal, facts, new.size)
+            new.commit()
+        return new.size
+
+    def _final_file(self, journal: Journal, order: Sequence[int] | None) -> UnnamedFile:
+        positions = journal.records.current() if order is None else order
+        return self._composed(self.name, positions)
+
+    def _composed(self, name: str, positions: Iterable[int]) -> UnnamedFile:
+        """Write the rows into a file that is finished, but not committed."""
+        with contextlib.ExitStack() as stack:
+            new = stack.enter_context(self.folder.new(name))
+            for piece in self._format.compose(self._payloads(positions)):
+                new.write(piece)
+            new.finish()
+            stack.pop_all()
+        return new
+
+    def show_partial(self) -> None:
+        """After a run that did not complete: put rows that a person can read beside the journal.
+
+        They stand in `partial_url`. The run can still go on.
+
+        Raises
+        ------
+        WriteFailedError
+        """
+        journal = self.journal
+        if journal is None or self.output_format is None or self._partial_is_shown:
+            return
+        flushed = (at for at in journal.records.current() if at < self._flushed_records)
+        with self._writing(), self._composed(self.partial_name, flushed) as new:
+            new.commit()
+
+    # What every kind of store does in its own way
+
+    @property
+    @abstractmethod
+    def _partial_is_shown(self) -> bool:
+        """Whether the rows stand in the partial file anyway."""
+
+    @abstractmethod
+    def _load(self) -> Journal | None: ...
+
+    @abstractmethod
+    def _begin(self, journal: Journal) -> None: ...
+
+    @abstractmethod
+    def _resume(self, journal: Journal) -> None: ...
+
+    @abstractmethod
+    def _shape_changed(self, journal: Journal) -> None:
+        """Note the columns in the journal."""
+
+    @abstractmethod
+    def _append(self, rows: bytes, lines: list[bytes]) -> None:
+        """Make rows safe, then their records. After an error, nothing has been appended."""
+
+    @abstractmethod
+    def _payloads(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """Give the rows of these records, in their order."""
+
+    @abstractmethod
+    def _mark_finished(
+        self, journal: Journal, facts: Mapping[str, Any], size: int | None
+    ) -> None: ...
+
+    @abstractmethod
+    def _forget_rows(self, journal: Journal) -> None:
+        """Remove rows that stand in the final file now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of open files, without a flush. Never fails."""
+
+
+def _row_format(output_format: str | None, shape: Any = None) -> RowFormat:
+    if output_format == "parquet":
+        # Only who wants parquet pays for its import.
+        from daskprs.parquet_format import ParquetRows
+
+        return ParquetRows(shape)
+    return CsvRows(shape) if output_format == "csv" else RowFormat(shape)
+
+
+def _check_order(order: Sequence[int], count: int) -> None:
+    seen = bytearray(count)
+    for position in order:
+        if not 0 <= position < count or seen[position]:
+            raise ValueError(f"position {position} of {count} is not there, or there twice")
+        seen[position] = 1

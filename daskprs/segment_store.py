@@ -1,0 +1,197 @@
+"""Rows in numbered objects of a store that cannot append, which are put together in the end.
+
+``.daskprs/segments/<run>-000007.rows`` counts once ``<run>-000007.journal`` is there, whole. The
+header of the journal, with the name of the run, is an object of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import uuid
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from daskprs.journal import (
+    Journal,
+    finished_line,
+    header_line,
+    piece_head_line,
+    read_journal,
+    read_piece,
+    record_line,
+    shape_line,
+)
+from daskprs.output_files import WORK
+from daskprs.output_folder import OutputFolder
+from daskprs.row_store import JOURNAL, RowStore
+
+__all__ = ["SegmentStore"]
+
+SEGMENTS = f"{WORK}/segments"
+_CACHE_BYTES = 128 << 20
+
+
+class _Segment(NamedTuple):
+    number: int
+    start: int  # bytes of rows in the segments before it
+    nbytes: int
+
+
+class SegmentStore(RowStore):
+    """A segment is written with each flush, and is there whole or not at all."""
+
+    flush_bytes = 32 << 20
+    _errors = (Exception,)  # each store has errors of its own
+
+    def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
+        super().__init__(folder, name, output_format)
+        self._run = ""
+        self._segments: list[_Segment] = []
+        self._next = 0
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+
+    @property
+    def _partial_is_shown(self) -> bool:
+        return False
+
+    @property
+    def flush_seconds(self) -> float:
+        """How much work a kill may cost.
+
+        Grows with the number of segments, so that a week makes 5,000 of them, not 120,000; it is
+        4 minutes then.
+        """
+        return 5.0 * max(1.0, len(self._segments) / 100)
+
+    def _name(self, number: int, kind: str) -> str:
+        return f"{SEGMENTS}/{self._run}-{number:06d}.{kind}"
+
+    # The beginning
+
+    def _load(self) -> Journal | None:
+        data = self.folder.read(JOURNAL)
+        if data is None:
+            return None
+        head = read_journal(io.BytesIO(data), self.folder.url_of(JOURNAL))
+        if head is None or head.segments is None or self._is_published(head):
+            return head
+        journal = Journal(
+            head.header,
+            head.name,
+            head.output_format,
+            segments=head.segments,
+            output_missing=head.finished is not None,
+        )
+        self._run = head.segments
+        self._read_segments(journal)
+        return journal
+
+    def _read_segments(self, journal: Journal) -> None:
+        sizes = self.folder.sizes(SEGMENTS)
+        numbers = {name: _number(name, self._run) for name in sizes}
+        self._next = 1 + max((n for n in numbers.values() if n is not None), default=-1)
+        self._segments = []
+        found = sorted(
+            n for name, n in numbers.items() if n is not None and name.endswith(".journal")
+        )
+        pieces = self.folder.each(self.folder.read, [self._name(n, "journal") for n in found])
+        for number, data in zip(found, pieces, strict=True):
+            rows_name = self._name(number, "rows").rpartition("/")[2]
+            self._take(journal, number, data or b"", sizes.get(rows_name, 0))
+
+    def _take(self, journal: Journal, number: int, data: bytes, rows_size: int) -> None:
+        piece = read_piece(data)
+        if piece is None or rows_size < piece[0]:
+            return  # its mini-batches are missing, as if it had never been
+        nbytes, shape, records = piece
+        self._segments.append(_Segment(number, journal.records.nbytes, nbytes))
+        for record in records:
+            journal.records.append(*record)
+        journal.shape = shape
+
+    def _begin(self, journal: Journal) -> None:
+        for name in (self.partial_name, self.name):
+            self.folder.set_aside(name)
+        self._run = journal.segments = uuid.uuid4().hex[:12]
+        self._segments, self._next = [], 0
+        # From here on the segments of earlier runs count for nothing.
+        self.folder.write(JOURNAL, header_line(journal))
+        self._remove_segments(keep=set())
+
+    def _resume(self, journal: Journal) -> None:
+        if journal.output_missing:
+            self.folder.write(JOURNAL, header_line(journal))
+        self._remove_segments(
+            keep={self._name(s.number, kind) for s in self._segments for kind in _KINDS}
+        )
+
+    def _remove_segments(self, keep: set[str]) -> None:
+        names = {f"{SEGMENTS}/{name}" for name in self.folder.sizes(SEGMENTS)}
+        self.folder.remove_all(sorted(names - keep))
+
+    # Adding
+
+    def _shape_changed(self, journal: Journal) -> None:
+        """Each piece of journal tells the columns."""
+
+    def _append(self, rows: bytes, lines: list[bytes]) -> None:
+        journal = self._begun()
+        if rows:
+            self.folder.write(self._name(self._next, "rows"), rows)
+        head = piece_head_line(len(lines), len(rows), journal.shape)
+        self.folder.write(self._name(self._next, "journal"), b"".join([head, *lines]))
+        start = journal.records.nbytes - len(rows)
+        self._segments.append(_Segment(self._next, start, len(rows)))
+        self._next += 1
+
+    def _payloads(self, positions: Iterable[int]) -> Iterator[bytes]:
+        records = self._begun().records
+        starts = [segment.start for segment in self._segments]
+        for position in positions:
+            length, offset = records.length_at(position), records.offset_at(position)
+            if length > 0:
+                segment = self._segments[bisect_right(starts, offset) - 1]
+                at = offset - segment.start
+                yield self._content(segment)[at : at + length]
+
+    def _content(self, segment: _Segment) -> bytes:
+        """Read a segment; rows in the order of the input come from few segments at a time."""
+        if segment.number in self._cache:
+            self._cache.move_to_end(segment.number)
+            return self._cache[segment.number]
+        name = self._name(segment.number, "rows")
+        data = self.folder.read(name) or b""
+        if len(data) < segment.nbytes:
+            raise OSError(errno.EIO, "rows that the journal tells of are not there", name)
+        while self._cache and sum(map(len, self._cache.values())) + len(data) > _CACHE_BYTES:
+            self._cache.popitem(last=False)
+        self._cache[segment.number] = data
+        return data
+
+    # The end
+
+    def _mark_finished(self, journal: Journal, facts: Mapping[str, Any], size: int | None) -> None:
+        lines = [header_line(journal), shape_line(journal.shape, 0)]
+        lines += map(record_line, journal.records)
+        self.folder.write(JOURNAL, b"".join([*lines, finished_line(facts, size)]))
+
+    def _forget_rows(self, journal: Journal) -> None:
+        self._cache.clear()
+        self._remove_segments(keep=set())
+        self.folder.remove(f"{journal.name}.partial")
+
+    def close(self) -> None:
+        self._cache.clear()
+
+
+_KINDS = ("rows", "journal")
+
+
+def _number(name: str, run: str) -> int | None:
+    """Return the number in the name of a segment of this run."""
+    stem, _, kind = name.partition(".")
+    prefix, _, number = stem.rpartition("-")
+    return int(number) if prefix == run and kind in _KINDS and number.isdecimal() else None
