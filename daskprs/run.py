@@ -11,11 +11,12 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daskprs.cluster_rows import ClusterRows
 from daskprs.driver import Driver
 from daskprs.events import (
     ClusterReady,
@@ -36,7 +37,7 @@ from daskprs.exceptions import (
 from daskprs.job import Job
 from daskprs.journal import Journal, Record
 from daskprs.logs import LogFolder, overview_line
-from daskprs.mini_batches import MiniBatch, plan
+from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally, threshold_exceeded
 from daskprs.output import JOURNAL, RowStore, open_store
 from daskprs.output_folder import Lock
@@ -266,18 +267,17 @@ class ParallelRun:
 
     def _plan_and_drive(self) -> None:
         job = self._job
-        self._planner = Planner(self._mini_batches(), self._take_over, self._wake)
+        rows = ClusterRows(job, self._canceled, self._wake)
+        self._planner = Planner(rows.plan(), self._take_over, self._wake)
         self._driver = Driver(
-            job, self._planner, self._store, self._tally, self._emit, self._canceled, self._wake
+            *(job, self._planner, rows, self._store, self._tally),
+            *(self._emit, self._canceled, self._wake),
         )
         self._driver.tick = self._tick
         self._driver.kept_tally = self._kept
         self._driver.run(self._compute_target)
         if not self._planner.planned:
             self._emit(Noticed("the input has no rows: there was nothing to run."))
-
-    def _mini_batches(self) -> Iterator[MiniBatch]:
-        return plan(self._job.inputs, self._job.config)
 
     def _take_over(self, mini_batch: MiniBatch) -> Record | None:
         """Tell the record of a mini-batch that an earlier start has done."""
@@ -300,15 +300,20 @@ class ParallelRun:
         )
 
     def _publish(self) -> None:
-        records = None
+        order = None
         if self._earlier or self._job.config.ordered:
             # Rows of mini-batches that are not in the plan any more are left out.
             stale = {(r.index, r.key) for r in self._earlier.values()}
-            self._store.flush()
-            records = [r for r in self._store.all_records() if (r.index, r.key) not in stale]
+            assert self._store.journal is not None
+            records = self._store.journal.records
+            order = [
+                at
+                for at in records.current()
+                if (records.index_at(at), records.key_at(at)) not in stale
+            ]
             if self._job.config.ordered:
-                records.sort(key=lambda record: record.index)
-        self._store.publish(records, {"ended": time.time(), "report": self._final_report()})
+                order.sort(key=records.index_at)
+        self._store.publish(order, {"ended": time.time(), "report": self._final_report()})
 
     def _final_report(self) -> dict[str, Any]:
         self._update_report()
@@ -332,13 +337,13 @@ class ParallelRun:
             tally.add(total=record.total, succeeded=record.succeeded, failed=record.length < 0)
         if threshold_exceeded(self._job.config, tally, planned=len(records)) is not None:
             return False
-        for mini_batch in self._mini_batches():
+        for mini_batch in self._job.plan_without_cluster():
             found = records.pop(mini_batch.index, None)
             if found is None or found.key != mini_batch.key:
                 return False
             if self._canceled.is_set():
                 raise RunCanceledError("the run was canceled before it began.")
-        if records:
+        if records and not self._job.is_shuffled:
             return False
         with contextlib.suppress(DaskprsError):
             report = read_report(self._job.folder)
