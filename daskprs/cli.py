@@ -199,12 +199,11 @@ def plan_command(ctx: click.Context, /, **options: Any) -> None:
     options["output"] = options["output"] or "out"
     with _told_plainly():
         plan = _make_step(ctx, options).plan()
-    out = click.get_text_stream("stdout", errors="surrogateescape")
-    with contextlib.suppress(BrokenPipeError):
-        out.write("mini-batch\titems\tbytes\tinput\n")
-        for row in plan.rows():
-            out.write("\t".join(row) + "\n")
-        out.write(plan.summary + "\n")
+    click.echo("mini-batch\titems\tbytes\tinput")
+    for row in plan.rows():
+        # As bytes: a file name need not be text that the terminal can show.
+        click.echo("\t".join(row).encode("utf-8", "surrogateescape"))
+    click.echo(plan.summary)
 
 
 @main.command(name="report")

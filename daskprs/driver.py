@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from daskprs.attempts import Limits
+from daskprs.cluster_rows import ClusterRows
 from daskprs.entry_process.host import Reply
 from daskprs.events import Event, InitTried, LogArrived, MiniBatchDone, Noticed, Sampled
 from daskprs.exceptions import (
@@ -45,6 +46,7 @@ __all__ = ["Driver"]
 BUDGET_SECONDS = 2.0
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
+MOST_PARTITIONS = 15_000
 
 
 @dataclass
@@ -103,13 +105,14 @@ class Driver:
         self,
         job: Job,
         planner: Planner,
+        rows: ClusterRows,
         store: RowStore,
         tally: Tally,
         emit: Callable[[Event], None],
         canceled: threading.Event,
         wake: threading.Event,
     ) -> None:
-        self.job, self.planner, self.store = job, planner, store
+        self.job, self.planner, self.rows, self.store = job, planner, rows, store
         self.tally, self.emit = tally, emit
         self.tick: Callable[[], None] = lambda: None
         self.failures = _Failures()
@@ -133,8 +136,8 @@ class Driver:
         self._missing = 0
         self._warned_long = False
         self._last_progress = time.monotonic()
+        self._partitions: list[MiniBatch] = []
         self.session: Session | None = None
-        self.frames: dict[int, Any] = {}
 
     def run(self, compute_target: object) -> None:
         """Work until all is done.
@@ -146,14 +149,16 @@ class Driver:
         """
         with ExitStack() as stack:
             stack.callback(self.planner.stop)
+            stack.callback(self.rows.stop)
             while not self._is_done():
                 self._check_canceled()
-                if self.session is None and self._refill(1):
+                if self.session is None and (self.rows.is_wanted or self._refill(1)):
                     target = stack.enter_context(open_target(compute_target, self.job.config))
                     self.session = stack.enter_context(
                         Session(self.job, target, self._wake, self.emit)
                     )
                     self._last_progress = time.monotonic()
+                    self.rows.connect(self.session.client)
                 if self.session is not None:
                     self._take_results(self.session)
                     self._fill(self.session)
@@ -176,7 +181,9 @@ class Driver:
         return self._all_scheduled() and not self._open
 
     def _all_scheduled(self) -> bool:
-        nothing_waits = not self._ready and not self._again and not self._surveys.waiting
+        nothing_waits = not (
+            self._ready or self._again or self._partitions or self._surveys.waiting
+        )
         return self.planner.is_exhausted and nothing_waits
 
     def _check_canceled(self) -> None:
@@ -213,11 +220,16 @@ class Driver:
             if mini_batch is None:
                 break
             self._open.add(mini_batch.index)
+            if self.rows.is_partition(mini_batch):
+                self._partitions.append(mini_batch)
+                continue
             self._ready.extend(self._surveys.offer(mini_batch))
-        return bool(self._ready or self._surveys.waiting)
+        return bool(self._ready or self._partitions or self._surveys.waiting)
 
     def _fill(self, session: Session) -> None:
         slots = session.pulse.slots
+        if self._partitions and slots:
+            self._submit_partitions(session)
         while len(session.window) < 2 * slots:
             work = self._next_work(slots)
             if work is None:
@@ -225,13 +237,30 @@ class Driver:
             if isinstance(work, Survey):
                 session.window.submit(work, survey_piece, work.piece)
                 continue
-            session.window.submit(
-                work, run_mini_batches, session.name, work.mini_batches, self._limits,
-                self._stop_at_failure, BUDGET_SECONDS, work.frame,
-            )  # fmt: skip
+            session.window.submit(work, run_mini_batches, *self._arguments(session, work))
+
+    def _arguments(self, session: Session, work: Group) -> tuple[Any, ...]:
+        told = (session.name, work.mini_batches, self._limits, self._stop_at_failure)
+        return (*told, BUDGET_SECONDS, work.frame)
+
+    def _submit_partitions(self, session: Session) -> None:
+        """Submit the partitions of Dask dataframes at once: one by one, each costs a whole graph.
+
+        Dask computes them as workers become free, and holds only as many as they need.
+        """
+        if not self.planner.is_complete and len(self._partitions) < MOST_PARTITIONS:
+            return  # more of them are on their way
+        works = [Group([m], self.rows.frame(m)) for m in self._partitions]
+        self._partitions = []
+        arguments = [self._arguments(session, work) for work in works]
+        session.window.submit_delayed(works, run_mini_batches, arguments)
 
     def _next_work(self, slots: int) -> Group | Survey | None:
         if self._again:
+            work = self._again[0]
+            if isinstance(work, Group) and self.rows.is_partition(work.mini_batches[0]):
+                self._partitions += self._again.popleft().mini_batches  # type: ignore[union-attr]
+                return self._next_work(slots)
             return self._again.popleft()
         self._refill(self._sizer.size(None, slots))
         piece = self._surveys.next(most=max(1, slots))
@@ -244,12 +273,12 @@ class Driver:
 
     def _group(self, most: int) -> Group:
         first = self._ready.popleft()
-        frame = self.frames.get(first.index)
+        frame = self.rows.frame(first)
         taken, nbytes = [first], first.nbytes or 0
         while self._ready and len(taken) < most:
             following = self._ready[0]
             nbytes += following.nbytes or 0
-            if nbytes > MOST_GROUP_BYTES or self.frames.get(following.index) is not frame:
+            if nbytes > MOST_GROUP_BYTES or self.rows.frame(following) is not frame:
                 break
             taken.append(self._ready.popleft())
         taken = [replace(m, piece=m.piece.portable()) for m in taken]
@@ -303,6 +332,7 @@ class Driver:
             )  # fmt: skip
             self.store.add(outcome)
         self._open.discard(outcome.index)
+        self.rows.done(mini_batch)
         self.tally.add(
             total=outcome.total, succeeded=outcome.succeeded_items, failed=outcome.failed
         )

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from daskprs.datasets import FrameDataset
 from daskprs.entry_script import EntryScriptSource
 from daskprs.journal import Journal
 from daskprs.listing import is_local
-from daskprs.mini_batches import Dataset, bytes_of, count_of, frame_token
+from daskprs.mini_batches import (
+    Dataset,
+    MiniBatch,
+    bytes_of,
+    count_of,
+    frame_token,
+    is_shuffled,
+    plan,
+)
 from daskprs.output_folder import OutputFolder
 from daskprs.script_host import ScriptPackage, SourcePath
 from daskprs.side_inputs import SideInput, SidePath
@@ -77,6 +85,18 @@ class Job:
             process_count=config.process_count_per_node,
         )
 
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the mini-batches are known only when the rows have been read."""
+        return any(is_shuffled(dataset, self.config) for dataset in self.inputs)
+
+    def plan_without_cluster(self) -> Iterator[MiniBatch]:
+        """Plan what can be planned by listing; nothing of an input that has to be shuffled.
+
+        With such an input, `identity` holds its listing: no need to read it to know it again.
+        """
+        return iter(()) if self.is_shuffled else plan(self.inputs, self.config)
+
     # Is an earlier run the same run?
 
     def facts(self) -> dict[str, Any]:
@@ -99,6 +119,7 @@ class Job:
                 "partition_keys": config.partition_keys,
                 "output": [config.output_action, config.output_format, config.ordered],
                 "name": config.append_row_file_name,
+                "listing": [_listing(d) for d in self.inputs] if self.is_shuffled else None,
             },
             sort_keys=True,
             default=str,
@@ -140,6 +161,12 @@ class Job:
 
     def with_changes(self, **changes: Any) -> Job:
         return replace(self, **changes)
+
+
+def _listing(dataset: Dataset) -> list[Any] | None:
+    if isinstance(dataset, FrameDataset):
+        return None
+    return [[file.path, file.size, file.version] for file in dataset.files()]
 
 
 def _describe(dataset: Dataset, config: ParallelRunConfig) -> list[Any]:

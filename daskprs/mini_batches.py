@@ -14,7 +14,8 @@ from typing import Any
 
 from daskprs.config import DEFAULT_FILES, DEFAULT_TABLE_BYTES, ParallelRunConfig, parse_size
 from daskprs.datasets import FileDataset, FrameDataset, TabularDataset
-from daskprs.exceptions import ConfigError, InputNotFoundError, UsageError
+from daskprs.exceptions import ConfigError, InputNotFoundError
+from daskprs.lazy_rows import LazyRows, UnreadableRows
 from daskprs.listing import ListedFile
 from daskprs.pieces import FilePaths, FrameRows, Piece, TableParts, TableSlice
 
@@ -57,7 +58,7 @@ class MiniBatch:
 
     index: int
     key: str
-    piece: Piece
+    piece: Piece | LazyRows | UnreadableRows
     items: int | None
     nbytes: int | None
     dataset: str = ""
@@ -69,18 +70,25 @@ class MiniBatch:
 class Draft:
     """A mini-batch before it has its place in the plan.
 
-    `identity` is text that changes when the rows of the mini-batch may have changed.
+    Attributes
+    ----------
+    identity : str
+        Changes when the rows of the mini-batch may have changed.
+    rank : int or None
+        Its place in its input, where the mini-batches do not come in their order.
     """
 
-    piece: Piece
+    piece: Piece | LazyRows | UnreadableRows
     identity: str
     items: int | None
     nbytes: int | None
     keys: dict[str, Any] | None = None
+    rank: int | None = None
 
 
-def _numbered(drafts: Iterator[tuple[str, Draft]]) -> Iterator[MiniBatch]:
-    for index, (name, draft) in enumerate(drafts):
+def _numbered(drafts: Iterator[Draft], name: str, first: int) -> Iterator[MiniBatch]:
+    for number, draft in enumerate(drafts):
+        index = first + (number if draft.rank is None else draft.rank)
         digest = hashlib.sha256(f"{index}\n{draft.identity}".encode("utf-8", "surrogateescape"))
         yield MiniBatch(
             index=index,
@@ -114,11 +122,12 @@ def plan(
     InputNotFoundError
         When the stream comes to an input that matches nothing.
     """
-    return _numbered(
-        (dataset.name, draft)
-        for dataset in inputs
-        for draft in on_cluster(dataset) or _drafts(dataset, config)
-    )
+    count = 0
+    for dataset in inputs:
+        drafts = on_cluster(dataset) or _drafts(dataset, config)
+        for mini_batch in _numbered(drafts, dataset.name, count):
+            yield mini_batch
+            count += 1
 
 
 def is_shuffled(dataset: Dataset, config: ParallelRunConfig) -> bool:
@@ -135,7 +144,7 @@ def _drafts(dataset: Dataset, config: ParallelRunConfig) -> Iterator[Draft]:
         return _file_groups(dataset, count_of(config.mini_batch_size))
     size = bytes_of(config.mini_batch_size)
     if isinstance(dataset, FrameDataset):
-        return _frame_rows(dataset, size)
+        return _frame_partitions(dataset) if dataset.is_lazy else _frame_rows(dataset, size)
     if config.partition_keys is not None:
         return _table_partitions(dataset, config.partition_keys)
     return _table_slices(dataset, size)
@@ -247,6 +256,7 @@ def slices_of(dataset: TabularDataset, file: ListedFile, size: int) -> Iterator[
                 size=file.size or 0,
                 storage_options=dataset.storage_options,
                 keys=keys,
+                version=file.version,
             ),
             identity=f"{_identity(file)}\t{part}/{parts}",
             items=None,
@@ -275,8 +285,6 @@ def _table_partitions(dataset: TabularDataset, keys: list[str]) -> Iterator[Draf
 def _frame_rows(dataset: FrameDataset, size: int) -> Iterator[Draft]:
     """Cut a pandas DataFrame by the bytes it takes in memory, into even runs of rows."""
     frame = dataset.frame
-    if dataset.is_lazy:
-        raise UsageError("the mini-batches of a Dask dataframe are its partitions")
     rows = len(frame)
     if rows == 0:
         raise InputNotFoundError("the input DataFrame has no rows.")
@@ -291,6 +299,15 @@ def _frame_rows(dataset: FrameDataset, size: int) -> Iterator[Draft]:
             items=stop - start,
             nbytes=nbytes // parts,
         )
+
+
+def _frame_partitions(dataset: FrameDataset) -> Iterator[Draft]:
+    """The mini-batches of a Dask dataframe are its partitions."""
+    token = frame_token(dataset.frame)
+    for number in range(dataset.frame.npartitions):
+        source = f"{token}/{number}"
+        piece = LazyRows(source, f"{dataset.name} partition {number}")
+        yield Draft(piece, identity=source, items=None, nbytes=None)
 
 
 def frame_token(frame: Any) -> str:

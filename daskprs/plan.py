@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from daskprs.config import ParallelRunConfig
-from daskprs.datasets import FrameDataset
 from daskprs.mini_batches import Dataset, Draft, MiniBatch, is_shuffled, plan
 
 __all__ = ["Plan"]
@@ -36,9 +35,6 @@ class Plan:
         def only_on_cluster(dataset: Dataset) -> Iterator[Draft] | None:
             if is_shuffled(dataset, config):
                 later.append(f"{dataset.name}: one for each combination of {config.partition_keys}")
-                return iter(())
-            if isinstance(dataset, FrameDataset) and dataset.is_lazy:
-                later.append(f"{dataset.name}: its {dataset.frame.npartitions} partitions")
                 return iter(())
             return None
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from daskprs.cluster_rows import ClusterRows
 from daskprs.driver import Driver
+from daskprs.earlier import Earlier
 from daskprs.events import (
     ClusterReady,
     Event,
@@ -35,7 +36,7 @@ from daskprs.exceptions import (
     RunFailedError,
 )
 from daskprs.job import Job
-from daskprs.journal import Journal, Record
+from daskprs.journal import Journal, Record, Records
 from daskprs.logs import LogFolder, overview_line
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally, threshold_exceeded
@@ -88,7 +89,6 @@ class ParallelRun:
         self._error: BaseException | None = None
         self._began = time.monotonic()
         self._tally, self._kept = Tally(), Tally()
-        self._kept_count = 0
         self._driver: Driver | None = None
         self._planner: Planner | None = None
         self._listeners: list[Listener] = []
@@ -103,7 +103,7 @@ class ParallelRun:
             description=job.config.description,
             logs=job.folder.url_of("logs"),
         )
-        self._earlier: dict[int, Record] = {}
+        self._earlier = Earlier(Records())
         self.dashboard_link: str | None = None
         self.processes = 0
         self.notices: list[str] = []
@@ -245,22 +245,20 @@ class ParallelRun:
     def _run(self) -> None:
         job = self._job
         journal = self._store.load()
-        same = journal is not None and job.is_same_run(journal, self._last_sign(journal))
-        if same and job.allow_reuse and journal is not None:
-            if journal.finished is not None:
-                if self._reuse(journal):
-                    return
-                same = False
-            else:
-                self._earlier = {r.index: r for r in journal.records if r.length >= 0}
-        if same and job.allow_reuse:
+        if journal is not None and not (job.allow_reuse and self._is_same_run(journal)):
+            journal = None
+        if journal is not None and journal.finished is not None:
+            if self._reuse(journal):
+                return
+            journal = None
+        if journal is not None:
             self._store.resume()
-            self._logs.keep_failed_items(self._earlier.__contains__)
+            self._earlier = Earlier(journal.records)
+            self._logs.keep_failed_items(self._earlier.has_rows)
         else:
             self._set_logs_aside()
             self._store.begin(job.facts())
-        self._kept_count = len(self._earlier)
-        self._emit(RunStarted(self._kept_count))
+        self._emit(RunStarted(self._earlier.count))
         self._plan_and_drive()
         self._check_something_succeeded()
         self._publish()
@@ -281,11 +279,9 @@ class ParallelRun:
 
     def _take_over(self, mini_batch: MiniBatch) -> Record | None:
         """Tell the record of a mini-batch that an earlier start has done."""
-        record = self._earlier.get(mini_batch.index)
-        if record is None or record.key != mini_batch.key:
-            return None
-        del self._earlier[mini_batch.index]
-        self._kept.add(total=record.total, succeeded=record.succeeded)
+        record = self._earlier.take(mini_batch)
+        if record is not None:
+            self._kept.add(total=record.total, succeeded=record.succeeded)
         return record
 
     def _check_something_succeeded(self) -> None:
@@ -301,16 +297,11 @@ class ParallelRun:
 
     def _publish(self) -> None:
         order = None
-        if self._earlier or self._job.config.ordered:
-            # Rows of mini-batches that are not in the plan any more are left out.
-            stale = {(r.index, r.key) for r in self._earlier.values()}
+        if self._earlier.has_stale or self._job.config.ordered:
             assert self._store.journal is not None
             records = self._store.journal.records
-            order = [
-                at
-                for at in records.current()
-                if (records.index_at(at), records.key_at(at)) not in stale
-            ]
+            # Rows of mini-batches that are not in the plan any more are left out.
+            order = [at for at in records.current() if self._earlier.is_wanted(at)]
             if self._job.config.ordered:
                 order.sort(key=records.index_at)
         self._store.publish(order, {"ended": time.time(), "report": self._final_report()})
@@ -322,6 +313,9 @@ class ParallelRun:
 
     # Reuse
 
+    def _is_same_run(self, journal: Journal) -> bool:
+        return self._job.is_same_run(journal, self._last_sign(journal))
+
     def _last_sign(self, journal: Journal) -> float:
         """When the earlier run last wrote something; 0 where nobody can tell."""
         if journal.finished is not None:
@@ -331,19 +325,20 @@ class ParallelRun:
 
     def _reuse(self, journal: Journal) -> bool:
         """Take over a finished run, if it is what this run would be."""
-        records = {r.index: r for r in journal.records}
-        tally = Tally()
-        for record in records.values():
-            tally.add(total=record.total, succeeded=record.succeeded, failed=record.length < 0)
-        if threshold_exceeded(self._job.config, tally, planned=len(records)) is not None:
+        earlier, tally = Earlier(journal.records), Tally()
+        for at in journal.records.current():
+            record = journal.records[at]
+            tally.add(total=record.total, succeeded=record.succeeded, failed=record.failed)
+        count = tally.mini_batches.total
+        if threshold_exceeded(self._job.config, tally, planned=count) is not None:
             return False
         for mini_batch in self._job.plan_without_cluster():
-            found = records.pop(mini_batch.index, None)
-            if found is None or found.key != mini_batch.key:
+            if not earlier.knows(mini_batch):
                 return False
+            count -= 1
             if self._canceled.is_set():
                 raise RunCanceledError("the run was canceled before it began.")
-        if records and not self._job.is_shuffled:
+        if count and not self._job.is_shuffled:
             return False
         with contextlib.suppress(DaskprsError):
             report = read_report(self._job.folder)

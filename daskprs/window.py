@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,21 @@ class Window:
         self._count += 1
         future = self._client.submit(function, *args, key=key, pure=False)
         self.watch(work, future)
+
+    def submit_delayed(
+        self, works: Sequence[Any], function: Callable[..., Any], arguments: Sequence[Any]
+    ) -> None:
+        """Run a function on lazy values, all in one graph."""
+        from dask.delayed import delayed
+
+        lazy = delayed(function, pure=False)
+        tasks = []
+        for given in arguments:
+            key = f"{function.__name__.replace('_', '-')}-{self._token}-{self._count}"
+            self._count += 1
+            tasks.append(lazy(*given, dask_key_name=key))
+        for work, future in zip(works, self._client.compute(tasks), strict=True):
+            self.watch(work, future)
 
     def watch(self, work: Any, future: Future) -> None:
         """Take a future of whatever origin into the window."""

@@ -17,6 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from daskprs.attempts import Limits, try_mini_batch
 from daskprs.entry_process.host import Reply
+from daskprs.lazy_rows import LazyRows
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Outcome
 from daskprs.script_host import (
@@ -104,7 +105,7 @@ class WorkerEnd:
     shutdown_failures: list[tuple[str, str, str]]  # process, error, traceback
 
 
-class ScriptPlugin(WorkerPlugin):
+class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
     """Unpacks the script once per worker and keeps one entry process per thread.
 
     Parameters
@@ -239,7 +240,7 @@ def run_mini_batches(
         The partition of a Dask dataframe, or the bucket of a shuffle, that holds their rows.
     """
     if frame is not None:
-        mini_batches = [replace(m, piece=m.piece.bind(frame)) for m in mini_batches]
+        mini_batches = [_bound(mini_batch, frame) for mini_batch in mini_batches]
     indexes = [mini_batch.index for mini_batch in mini_batches]
     plugin = _plugin(get_worker(), name)
     if plugin is None or plugin.host is None:
@@ -275,6 +276,13 @@ def run_mini_batches(
         logs=logs,
         sample=sample,
         seconds=time.perf_counter() - began,
+    )
+
+
+def _bound(mini_batch: MiniBatch, frame: Any) -> MiniBatch:
+    piece = mini_batch.piece
+    return (
+        replace(mini_batch, piece=piece.bind(frame)) if isinstance(piece, LazyRows) else mini_batch
     )
 
 
