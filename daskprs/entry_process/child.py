@@ -120,7 +120,7 @@ def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
         level=start.logging_level,
         format="%(asctime)s|%(levelname)s|%(name)s|%(message)s",
     )
-    entry_script_api.install(start.facts)
+    entry_script_api.install()
     began = time.perf_counter()
     try:
         script = import_script(Path(start.script), Path(start.source_directory))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import logging
+import os
 import sys
-import types
 from collections.abc import Mapping
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-__all__ = ["EntryScript", "install"]
+__all__ = ["FOLDER", "MODULES", "EntryScript", "install", "write_facts"]
 
-_facts: dict[str, str] = {}
+FOLDER = "DASKPRS_ENTRY_PROCESS"  # environment variable: the private folder of the process
+MODULES = "modules"  # in that folder: what is to be imported from it
+_FACTS = "facts.json"
+_AZURE_MODULES = Path(__file__).parent / "azure_modules"
 
 
 class EntryScript:
@@ -32,7 +34,7 @@ class EntryScript:
     def __new__(cls) -> EntryScript:
         if cls._instance is None:
             cls._instance = super().__new__(cls)
-            cls._instance._fill(_facts)
+            cls._instance._fill(_read_facts())
         return cls._instance
 
     def _fill(self, facts: Mapping[str, str]) -> None:
@@ -45,22 +47,25 @@ class EntryScript:
         self.logger.setLevel(self.logging_level)
         log_file = facts.get("log_file")
         if log_file and not self.logger.handlers:
-            handler = logging.FileHandler(Path(log_file), encoding="utf-8")
+            handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
             handler.setFormatter(logging.Formatter("%(asctime)s|%(levelname)s|%(message)s"))
             self.logger.addHandler(handler)
             self.logger.propagate = False
 
 
-def install(facts: Mapping[str, str]) -> None:
-    """Make the import work; where Azure's own package is installed, it is this one all the same."""
-    _facts.update(facts)
-    package = _module("azureml_user", is_package=True)
-    module = _module("azureml_user.parallel_run")
-    module.EntryScript = EntryScript  # type: ignore[attr-defined]
-    package.parallel_run = module  # type: ignore[attr-defined]
+def write_facts(folder: Path, facts: Mapping[str, str]) -> None:
+    """Leave the facts where the process and all that it starts find them."""
+    (folder / _FACTS).write_text(json.dumps(facts), "utf-8")
 
 
-def _module(name: str, is_package: bool = False) -> types.ModuleType:
-    module = importlib.util.module_from_spec(ModuleSpec(name, None, is_package=is_package))
-    sys.modules[name] = module
-    return module
+def _read_facts() -> dict[str, str]:
+    folder = os.environ.get(FOLDER)
+    if folder is None:  # a script that is tested by itself
+        return {}
+    facts: dict[str, str] = json.loads(Path(folder, _FACTS).read_text("utf-8"))
+    return facts
+
+
+def install() -> None:
+    """Make the imports work, here and in what multiprocessing starts, before any other of them."""
+    sys.path[:0] = [str(_AZURE_MODULES), os.path.join(os.environ[FOLDER], MODULES)]

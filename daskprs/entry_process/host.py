@@ -17,10 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.entry_process import stages
+from daskprs.entry_process.entry_script_api import write_facts
 from daskprs.entry_process.logs import ProcessLogs
 from daskprs.entry_process.stacks import format_stacks
 from daskprs.entry_process.stages import Stage
-from daskprs.entry_process.surroundings import kill_marked, link_source, make_environment
+from daskprs.entry_process.surroundings import (
+    kill_marked,
+    link_package,
+    link_source,
+    make_environment,
+)
 from daskprs.entry_process.wire import (
     Channel,
     Done,
@@ -139,6 +145,16 @@ class EntryProcess:
             undo.callback(self.remove)
             work.mkdir(parents=True)
             link_source(script.parent, source, work)
+            link_package(source, folder)
+            facts = {
+                "log_dir": str(folder / "user_logs"),
+                "log_file": str(logs.entry_script_log),
+                "agent_name": f"{logs.node}-{name}",
+                "working_dir": str(work),
+                "output_dir": start.output_folder,
+                "logging_level": start.logging_level,
+            }
+            write_facts(folder, facts)
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             alive, self._lifeline = os.pipe()
@@ -158,14 +174,6 @@ class EntryProcess:
             scratch=str(folder / "fetched"),
             to_csv_options=dict(start.to_csv_options),
             logging_level=start.logging_level,
-            facts={
-                "log_dir": str(folder / "user_logs"),
-                "log_file": str(logs.entry_script_log),
-                "agent_name": f"{logs.node}-{name}",
-                "working_dir": str(work),
-                "output_dir": start.output_folder,
-                "logging_level": start.logging_level,
-            },
         )
 
     def _popen(

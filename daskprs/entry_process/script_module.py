@@ -12,9 +12,10 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["import_script", "wants_context"]
+__all__ = ["ROOT_PACKAGE", "import_script", "wants_context"]
 
-# Parent package of a script that uses relative imports; its path is the source directory.
+# Package of a script that uses relative imports, or has the name of another module; its path
+# is the source directory.
 ROOT_PACKAGE = "entry_script_source"
 
 
@@ -30,11 +31,10 @@ def import_script(script: Path, source_directory: Path) -> types.ModuleType:
             sys.path.remove(path)
         sys.path.insert(0, path)
     name = script.stem
-    if _uses_relative_imports(script):
+    taken = name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier()
+    if taken or _uses_relative_imports(script):
         inside = script.parent.relative_to(source_directory).parts
-        name = ".".join([_make_packages(source_directory, inside), script.stem])
-    elif name in sys.modules or name in sys.stdlib_module_names or not name.isidentifier():
-        name = f"{ROOT_PACKAGE}_{script.stem}"
+        name = f"{_make_packages(source_directory, inside)}.{name}"
     loader = SourceFileLoader(name, str(script))  # named, so that any suffix will do
     spec = importlib.util.spec_from_file_location(name, script, loader=loader)
     if spec is None:

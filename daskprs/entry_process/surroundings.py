@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["kill_marked", "link_source", "make_environment"]
+from daskprs.entry_process.entry_script_api import FOLDER, MODULES
+from daskprs.entry_process.script_module import ROOT_PACKAGE
 
-_MARK = "DASKPRS_ENTRY_PROCESS"  # what a process starts inherits it, and is found by it
+__all__ = ["kill_marked", "link_package", "link_source", "make_environment"]
 
 # Some folders of scripts hold data too; more links than this would delay every start.
 _MOST_LINKS = 5_000
@@ -31,7 +32,14 @@ def make_environment(
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-    return {**environment, **given, _MARK: str(folder)}
+    return {**environment, **given, FOLDER: str(folder)}
+
+
+def link_package(source_directory: Path, folder: Path) -> None:
+    """Let what multiprocessing starts import the package that the script may be in."""
+    modules = folder / MODULES
+    modules.mkdir()
+    (modules / ROOT_PACKAGE).symlink_to(source_directory)
 
 
 def link_source(script_folder: Path, source_directory: Path, work: Path) -> None:
@@ -57,7 +65,8 @@ def kill_marked(folder: Path) -> None:
         found = False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get(_MARK) == str(folder):
+                # What a process starts inherits its environment.
+                if process.environ().get(FOLDER) == str(folder):
                     process.kill()
                     found = True
         if not found:

@@ -62,7 +62,6 @@ class Start:
     scratch: str  # folder for the files that a mini-batch fetches
     to_csv_options: dict[str, Any] = field(default_factory=dict)
     logging_level: str = "INFO"
-    facts: dict[str, str] = field(default_factory=dict)  # what EntryScript() tells
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Stands on sys.path of every entry process under the name that scripts of Azure ML import."""
