@@ -103,9 +103,8 @@ def fork_that_raises():
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
 
 def start_child(*flags):
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session="session" in flags
-    )
+    command = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    child = subprocess.Popen(command, start_new_session="session" in flags)
     return [child.pid]
 
 def fork_child_and_die():
