@@ -312,7 +312,11 @@ def test_when_the_worker_is_killed_its_processes_and_their_children_are_gone(
             assert len(processes_in(folder)) >= 3
         finally:
             worker.kill()
-    wait_for(lambda: processes_in(folder) == [], 2)
+    try:
+        wait_for(lambda: processes_in(folder) == [], 2)
+    finally:
+        for process in processes_in(folder):
+            process.kill()
 
 
 def test_a_worker_that_ends_in_an_orderly_way_without_closing_leaves_no_process(

@@ -160,20 +160,19 @@ def _is_sequence(element: Any) -> bool:
 
 def _names(columns: Any) -> tuple[str, ...]:
     # Only exact text travels: a subclass of str would be pickled as a class of the script.
-    names = tuple(str.__str__(str(column)) for column in columns)
-    if len(set(names)) < len(names):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        raise BadResultError(
-            f"run() returned a table with more than one column named {', '.join(twice)}: "
-            "give every column a name of its own."
-        )
-    return names
+    return tuple(str.__str__(str(column)) for column in columns)
 
 
 def _jsonl(result: Any) -> bytes:
     elements = result
     if is_frame(result):
         names = _names(result.columns)
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise BadResultError(
+                f"run() returned a table with more than one column named {', '.join(twice)}: "
+                "in JSON every value needs a name of its own."
+            )
         columns = [result.iloc[:, i].tolist() for i in range(len(names))]
         elements = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return b"".join([json_line(_labelled(element)) for element in elements])
