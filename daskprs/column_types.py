@@ -1,88 +1,127 @@
-"""The types that the columns of a file have in the whole, found part by part."""
+"""The types that columns have in a whole file, from what each stretch of it shows.
+
+Traits are the set of what has been seen in a column: "missing" and "null" (nothing but what is
+not there, or is null), "int", "negative", "uint", "bigint" (beyond 64 bits), "float", "fraction",
+"bool", "bool or null", "str", "mixed", or the name of another type of pandas.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from daskprs.table_reader import TableReader
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["whole_file_types"]
+__all__ = ["Traits", "converted_type", "csv_type", "json_example", "merge_traits", "traits_of"]
+
+Traits = frozenset[str]
+
+_WHOLE_NUMBERS = {"int", "negative", "uint"}
+_NUMBERS = {*_WHOLE_NUMBERS, "float", "fraction"}
+_BOOLEANS = {"bool", "bool or null"}
+_NOTHING = {"missing", "null"}
 
 
-def whole_file_types(
-    part_bytes: Callable[[int], bytes], records: tuple[int, ...], reader: TableReader
-) -> tuple[tuple[Any, ...], dict[Any, str]]:
-    kinds: dict[Any, str] = {}
-    given = reader.options.get("dtype")
-    decided = set(given) if isinstance(given, Mapping) else set()
-    decided |= set(reader.options.get("converters") or ())
-    narrow = _can_read_some_columns(reader)
-    for part in range(len(records)):
-        if not records[part]:
-            continue
-        more: dict[str, Any] = {}
-        open_columns = [c for c, kind in kinds.items() if kind != "str" and c not in decided]
-        if kinds and narrow:
-            # Text stays text: only columns that can still change are parsed.
-            if not open_columns:
-                break
-            more["usecols"] = open_columns
-        try:
-            frame = reader.read(io.BytesIO(part_bytes(part)), **more)
-        except Exception:  # noqa: S112  (this part fails again when it is run, with its reason)
-            continue
-        if not kinds and narrow and not _plain_labels(frame.columns):
-            narrow = False
-        for position, column in enumerate(frame.columns):
-            kind = _kind(frame.iloc[:, position])
-            kinds[column] = _widen(kinds[column], kind) if column in kinds else kind
-    wide = {"str": "str", "float": "float", "object": "object"}
-    types = {c: wide[k] for c, k in kinds.items() if k in wide and c not in decided}
-    return tuple(kinds), types
+def merge_traits(known: dict[Any, Traits], frame: pd.DataFrame) -> None:
+    """Add what a stretch of the file shows to what is known of its columns."""
+    for position, label in enumerate(frame.columns):
+        known[label] = known.get(label, frozenset()) | traits_of(frame.iloc[:, position])
 
 
-def _can_read_some_columns(reader: TableReader) -> bool:
-    others = {"usecols", "names", "header", "index_col", "parse_dates", "engine"}
-    return reader.format in ("csv", "tsv") and not others & set(reader.options)
-
-
-def _plain_labels(columns: Any) -> bool:
-    """Say whether pandas has renamed no duplicate, and taken no column as the index."""
-    return all(isinstance(c, str) and "." not in c and "Unnamed" not in c for c in columns)
-
-
-def _kind(column: pd.Series[Any]) -> str:
+def traits_of(column: pd.Series[Any]) -> Traits:
+    """Look at a column as pandas has inferred it from one stretch of the file."""
     import pandas as pd
 
     kind = column.dtype.kind
     if kind == "b":
-        return "bool"
+        return frozenset({"bool"})
     if kind in "iu":
-        return "int"
+        sign = {"negative"} if (column < 0).any() else set()
+        return frozenset({"int" if kind == "i" else "uint", *sign})
     if kind == "f":
-        return "float" if column.notna().any() else "null"
-    if kind in "mM":
-        return "time"
-    inferred = pd.api.types.infer_dtype(column, skipna=True)
-    return {"boolean": "object", "empty": "null"}.get(inferred, "str")
+        values = column.dropna()
+        if not len(values):
+            return frozenset({"missing"})
+        return frozenset({"float", "fraction"} if (values % 1 != 0).any() else {"float"})
+    if pd.api.types.is_object_dtype(column.dtype):
+        inferred = pd.api.types.infer_dtype(column, skipna=True)
+        kinds = {"boolean": "bool or null", "empty": "null", "integer": "bigint", "string": "str"}
+        return frozenset({kinds.get(inferred, "mixed")})
+    return frozenset({"str" if pd.api.types.is_string_dtype(column) else str(column.dtype)})
 
 
-_NUMBERS = {"int", "float", "null"}
-_BOOLEANS = {"bool", "object", "null"}
+def csv_type(traits: Traits) -> str:
+    """Return what read_csv makes of a column that shows all this.
+
+    Returns
+    -------
+    str
+        "int64", "uint64", "float64", "bool", "boolean" (True, False and NaN as objects),
+        "bigint" (Python's, as objects) or "str".
+    """
+    seen = traits - _NOTHING
+    if seen <= _BOOLEANS and seen:
+        return "bool" if traits == {"bool"} else "boolean"
+    if not seen <= {*_NUMBERS, "bigint"}:
+        return "str"
+    if "fraction" in seen:
+        return "float64"
+    if "bigint" in seen:
+        return "bigint"
+    if "uint" in seen:
+        # Nothing else fits into this type, and the others hold no such numbers.
+        return "uint64" if traits <= {"uint", "int"} else "str"
+    return "int64" if traits <= _WHOLE_NUMBERS else "float64"
 
 
-def _widen(one: str, other: str) -> str:
-    """The kind that pandas gives a column whose parts are of these two kinds."""
-    both = {one, other}
-    if len(both) == 1:
-        return one
-    if "time" in both:
-        return "time"
-    if both <= _NUMBERS:
-        return "float"
-    return "object" if both <= _BOOLEANS else "str"
+def converted_type(traits: Traits) -> str:
+    """Return the type of a column that a converter of the user's makes.
+
+    Returns
+    -------
+    str
+        "float64", or "object" where it is of several types; "" leaves the column as it is.
+    """
+    seen = traits - _NOTHING
+    if seen <= _NUMBERS:
+        return "" if traits <= _WHOLE_NUMBERS else "float64"
+    return "" if len(seen) == 1 and not seen & {"mixed", "bigint", "bool or null"} else "object"
+
+
+# JSON values that make pandas give the type to the column they are in.
+_JSON_EXAMPLES: Mapping[str, Any] = {
+    "int64": 0,
+    "uint64": 2**63,
+    "float64": 0.5,
+    "bool": True,
+    "str": "",
+    "null": None,
+    "object": [],
+}
+
+
+def json_example(traits: Traits, *, everywhere: bool) -> Any:
+    """Return a value like those of the column, for a line in front of every part.
+
+    Parameters
+    ----------
+    everywhere : bool
+        Whether every stretch of the file has the column.
+    """
+    return _JSON_EXAMPLES[_json_type(traits if everywhere else traits | {"missing"})]
+
+
+def _json_type(traits: Traits) -> str:
+    seen = traits - _NOTHING
+    if not seen:
+        return "null" if traits == {"null"} else "float64"
+    if seen == {"str"}:
+        return "str"
+    if traits == {"bool"}:
+        return "bool"
+    if not seen <= _NUMBERS or ({"uint", "negative"} <= seen and "fraction" not in seen):
+        return "object"
+    if traits <= {"int", "negative"}:
+        return "int64"
+    return "uint64" if traits <= {"int", "uint"} else "float64"

@@ -15,6 +15,7 @@
         │   └── MiniBatchFailedError    run(), in a lazy collection
         ├── ThresholdExceededError  more failures than allowed
         ├── NothingSucceededError   append_row, and not one item succeeded
+        ├── InputChangedError       an input file was changed or removed after it was listed
         ├── ClusterLostError        no workers, no scheduler, no progress
         ├── WriteFailedError        the output could not be written
         └── RunCanceledError        canceled by the user (exit code 130)
@@ -33,6 +34,7 @@ __all__ = [
     "EntryScriptError",
     "EntryScriptNotUsableError",
     "InitFailedError",
+    "InputChangedError",
     "InputNotFoundError",
     "MiniBatchFailedError",
     "NothingSucceededError",
@@ -145,6 +147,15 @@ class ThresholdExceededError(EntryScriptError):
 
 class NothingSucceededError(EntryScriptError):
     """Not one item of the input succeeded."""
+
+
+class InputChangedError(RunFailedError):
+    """An input file was changed or removed after it was listed.
+
+    Attributes
+    ----------
+    path : str
+    """
 
 
 class ClusterLostError(RunFailedError):

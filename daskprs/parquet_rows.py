@@ -1,12 +1,19 @@
-"""Parts of a parquet file: no survey, the footer tells; rows stream through a row group."""
+"""Parts of a parquet file: any rows of it, with the types that the whole file has in pandas."""
 
 from __future__ import annotations
 
+import bisect
+import contextlib
+import functools
+import itertools
+import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from daskprs.table_files import open_bytes
+import numpy as np
+
+from daskprs.table_files import TableFile
 from daskprs.table_reader import TableReader
 
 if TYPE_CHECKING:
@@ -14,108 +21,200 @@ if TYPE_CHECKING:
 
 __all__ = ["count_rows", "read_parquet_part"]
 
-_open_parquet = threading.local()
+_MOST_ROWS_AT_ONCE = 1 << 16
+
+# One open file for each thread: the parts of a file mostly come one after another.
+_open_files = threading.local()
+
+
+def read_parquet_part(file: TableFile, reader: TableReader, part: int, parts: int) -> pd.DataFrame:
+    """Read the rows of part number `part` of `parts`."""
+    columns = reader.options.get("columns")
+    key = (file.path, file.size, file.version, repr(columns), file.content is None)
+    rows: _ParquetRows | None = getattr(_open_files, "rows", None)
+    if rows is None or rows.key != key or file.content is not None:
+        if rows is not None:
+            rows.close()
+        rows = _open_files.rows = _ParquetRows(key, file, columns)
+    try:
+        count = rows.count
+        return rows.frame(part * count // parts, (part + 1) * count // parts)
+    except BaseException:
+        _open_files.rows = None
+        rows.close()
+        raise
+
+
+def count_rows(file: TableFile) -> int:
+    """Read the number of rows from the footer."""
+    import pyarrow.parquet as pq
+
+    with file.open() as stream:
+        rows: int = pq.ParquetFile(stream).metadata.num_rows
+        return rows
 
 
 class _ParquetRows:
-    """Rows of one parquet file from any row on, forward, in little memory."""
+    """A parquet file from which rows are read, forward as far as possible, in little memory."""
 
-    def __init__(self, stream: Any, columns: list[str] | None) -> None:
+    def __init__(self, key: Any, file: TableFile, columns: list[str] | None) -> None:
         import pyarrow.parquet as pq
 
-        self.file = pq.ParquetFile(stream)
-        self.rows: int = self.file.metadata.num_rows
+        self.key = key
+        self._stream = file.open()
+        self._file = pq.ParquetFile(self._stream)
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(sizes)]  # of the row groups
+        self.count: int = metadata.num_rows
         self._columns = columns
         self._batches: Iterator[Any] = iter(())
-        self._left: Any = None
-        self._at = -1
+        self._left: Any = None  # what is left of the batch that was read last
+        self._at = -1  # the row that comes next
+        self._nullable: list[str] | None = None
+        self._dictionaries: dict[str, Any] = {}
 
-    def read(self, start: int, stop: int) -> Any:
+    def close(self) -> None:
+        self._batches, self._left = iter(()), None
+        with contextlib.suppress(Exception):
+            self._file.close()
+            self._stream.close()
+
+    def frame(self, start: int, stop: int) -> pd.DataFrame:
+        """Read rows as they come out of ``pandas.read_parquet`` of the whole file."""
+        table = self._with_whole_dictionaries(self._table(start, stop))
+        frame: pd.DataFrame = table.to_pandas()
+        attributes = (table.schema.metadata or {}).get(b"PANDAS_ATTRS")
+        if attributes is not None:
+            frame.attrs = json.loads(attributes)
+        for name in self._nullable_numbers(table.schema):
+            dtype = frame[name].dtype if name in frame.columns else None
+            # A type of pandas for numbers with missing ones holds them as they are.
+            if isinstance(dtype, np.dtype) and dtype.kind in "iub":
+                wide: Any = "object" if dtype.kind == "b" else "float64"
+                frame[name] = frame[name].astype(wide)
+        return frame
+
+    # Rows
+
+    def _table(self, start: int, stop: int) -> Any:
         import pyarrow as pa
 
+        kept: list[Any] = []
+        if start == stop:
+            return pa.Table.from_batches(kept, self._schema)
         if self._at < 0 or start < self._at or self._group_of(start) > self._group_of(self._at):
-            self._restart(start, max(1, stop - start))
-        kept = []
+            self._go_to_group_of(start, stop - start)
         while self._at < stop:
             if self._left is None or self._left.num_rows == 0:
                 self._left = next(self._batches)
-            skip = min(max(start - self._at, 0), self._left.num_rows)
-            self._at += skip
-            self._left = self._left.slice(skip)
-            take = min(stop - self._at, self._left.num_rows)
-            if take > 0 and self._at >= start:
-                kept.append(self._left.slice(0, take))
-                self._at += take
-                self._left = self._left.slice(take)
-        schema = kept[0].schema if kept else self.file.schema_arrow
-        return pa.Table.from_batches(kept, schema)
+            elif self._at < start:
+                self._take(start - self._at)
+            else:
+                kept.append(self._take(stop - self._at))
+        return pa.Table.from_batches(kept).select(self._schema.names).cast(self._schema)
+
+    def _take(self, rows: int) -> Any:
+        rows = min(rows, self._left.num_rows)
+        taken, self._left = self._left.slice(0, rows), self._left.slice(rows)
+        self._at += rows
+        return taken
 
     def _group_of(self, row: int) -> int:
-        end = 0
-        for group in range(self.file.metadata.num_row_groups):
-            end += self.file.metadata.row_group(group).num_rows
-            if row < end:
-                return group
-        return self.file.metadata.num_row_groups
+        return bisect.bisect_right(self._starts, row) - 1
 
-    def _restart(self, row: int, batch_size: int) -> None:
+    def _go_to_group_of(self, row: int, rows: int) -> None:
         group = self._group_of(row)
-        groups = list(range(group, self.file.metadata.num_row_groups))
-        self._batches = self.file.iter_batches(
-            batch_size=min(batch_size, 1 << 16), row_groups=groups, columns=self._columns,
+        self._batches = self._read(range(group, self._file.metadata.num_row_groups), rows)
+        self._at, self._left = self._starts[group], None
+
+    def _read(self, groups: Any, rows: int, columns: list[str] | None = None) -> Iterator[Any]:
+        batches: Iterator[Any] = self._file.iter_batches(
+            batch_size=max(1, min(rows, _MOST_ROWS_AT_ONCE)),
+            row_groups=list(groups),
+            columns=columns or self._columns,
+            use_pandas_metadata=columns is None,
             use_threads=False,
+        )
+        return batches
+
+    @functools.cached_property
+    def _schema(self) -> Any:
+        """The schema of what is read, with the metadata that pandas has written.
+
+        Raises
+        ------
+        ValueError
+            A column that is asked for is not in the file.
+        """
+        whole = self._file.schema_arrow
+        if self._columns is None:
+            return whole
+        read = self._file.read_row_groups([], columns=self._columns, use_pandas_metadata=True)
+        for name in self._columns:
+            if name not in whole.names:
+                raise ValueError(f"the file has no column {name!r}; it has {whole.names}")
+        return read.select(list(dict.fromkeys([*self._columns, *read.column_names]))).schema
+
+    # Types of the whole file
+
+    def _nullable_numbers(self, schema: Any) -> list[str]:
+        """Columns of numbers with a missing value anywhere: floats in pandas, or objects."""
+        if self._nullable is None:
+            self._nullable = [
+                schema.field(i).name
+                for i in range(len(schema))
+                if _is_number(schema.field(i).type) and self._has_nulls(schema.field(i).name)
+            ]
+        return self._nullable
+
+    def _has_nulls(self, name: str) -> bool:
+        metadata = self._file.metadata
+        leaf = next(
+            i for i in range(metadata.num_columns)
+            if metadata.schema.column(i).path == name
         )  # fmt: skip
-        self._at = sum(self.file.metadata.row_group(g).num_rows for g in range(group))
-        self._left = None
+        if metadata.schema.column(leaf).max_definition_level == 0:
+            return False
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(leaf).statistics
+            if statistics is None or not statistics.has_null_count:
+                batches = self._read([group], _MOST_ROWS_AT_ONCE, [name])
+                has_nulls = any(batch.column(0).null_count for batch in batches)
+            else:
+                has_nulls = statistics.null_count > 0
+            if has_nulls:
+                return True
+        return False
 
-    def nullable(self) -> set[str]:
-        """Columns with a missing value anywhere in the file, as far as the footer tells."""
-        found = set()
-        metadata = self.file.metadata
-        for g in range(metadata.num_row_groups):
-            group = metadata.row_group(g)
-            for c in range(group.num_columns):
-                column = group.column(c)
-                statistics = column.statistics
-                if statistics is not None and statistics.null_count:
-                    found.add(column.path_in_schema)
-        return found
+    def _with_whole_dictionaries(self, table: Any) -> Any:
+        """Give the categories of the whole file to columns that are dictionaries."""
+        import pyarrow as pa
 
+        for i, field in enumerate(table.schema):
+            if not pa.types.is_dictionary(field.type):
+                continue
+            if field.name not in self._dictionaries:
+                self._dictionaries[field.name] = self._whole_dictionary(field)
+            # An array without rows brings its dictionary along.
+            both = pa.chunked_array([self._dictionaries[field.name], *table.column(i).chunks])
+            table = table.set_column(i, field, both.unify_dictionaries())
+        return table
 
-def read_parquet_part(
-    path: str,
-    reader: TableReader,
-    storage_options: Mapping[str, Any],
-    part: int,
-    parts: int,
-    content: bytes | None,
-) -> pd.DataFrame:
-    columns = reader.options.get("columns")
-    key = (path, str(columns), content is None)
-    cached = getattr(_open_parquet, "last", None)
-    if cached is None or cached[0] != key or part == 0:
-        stream = open_bytes(path, storage_options, content)
-        cached = (key, _ParquetRows(stream, columns))
-        _open_parquet.last = cached
-    rows = cached[1]
-    table = rows.read(part * rows.rows // parts, (part + 1) * rows.rows // parts)
-    frame: pd.DataFrame = table.to_pandas()
-    for column in rows.nullable() & set(map(str, frame.columns)):
-        kind = frame[column].dtype.kind
-        if kind in "iub" and isinstance(frame[column].dtype, _numpy_dtype()):
-            frame[column] = frame[column].astype("object" if kind == "b" else "float64")
-    return frame
+    def _whole_dictionary(self, field: Any) -> Any:
+        import pyarrow as pa
+
+        empty = pa.array([], field.type)
+        chunks = [empty]
+        groups = range(self._file.metadata.num_row_groups)
+        for batch in self._read(groups, _MOST_ROWS_AT_ONCE, [field.name]):
+            column = batch.column(0)
+            if not column.dictionary.equals(chunks[-1].dictionary):
+                chunks.append(column.slice(0, 0))
+        return pa.chunked_array(chunks).unify_dictionaries().chunk(0)
 
 
-def _numpy_dtype() -> type:
-    import numpy as np
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
 
-    return np.dtype
-
-
-def count_rows(path: str, storage_options: Mapping[str, Any], content: bytes | None) -> int:
-    import pyarrow.parquet as pq
-
-    with open_bytes(path, storage_options, content) as stream:
-        rows: int = pq.ParquetFile(stream).metadata.num_rows
-        return rows
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))

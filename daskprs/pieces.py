@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from daskprs.file_trees import is_local
-from daskprs.tables import Survey, TableReader, count_items, read_part, survey
+from daskprs.tables import Survey, TableFile, TableReader, count_items, read_part, survey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,16 +90,15 @@ class TableSlice:
     keys: Mapping[str, Any] = field(default_factory=dict)
     found: Survey | None = field(default=None, repr=False)
     content: bytes | None = field(default=None, repr=False)
+    version: str = ""
+
+    @property
+    def file(self) -> TableFile:
+        return TableFile(self.path, self.storage_options, self.content, self.size, self.version)
 
     def load(self, scratch: str = "") -> pd.DataFrame:
         frame = read_part(
-            self.path,
-            self.reader,
-            self.storage_options,
-            part=self.part,
-            parts=self.parts,
-            found=self.found,
-            content=self.content,
+            self.file, self.reader, part=self.part, parts=self.parts, found=self.found
         )
         for name, value in self.keys.items():
             frame[name] = value
@@ -111,9 +110,7 @@ class TableSlice:
 
     def survey(self) -> Survey:
         """Look through the whole file, once for all its parts."""
-        return survey(
-            self.path, self.size, self.parts, self.reader, self.storage_options, self.content
-        )
+        return survey(self.file, self.parts, self.reader)
 
     def portable(self) -> TableSlice:
         return replace(self, content=_content(self.path, self.storage_options))
@@ -128,7 +125,7 @@ class TableSlice:
     def count_items(self) -> int:
         if self.found is not None:
             return max(1, self.found.records[self.part])
-        whole = count_items(self.path, self.reader, self.storage_options, self.content)
+        whole = count_items(self.file, self.reader)
         return max(1, (self.part + 1) * whole // self.parts - self.part * whole // self.parts)
 
     def items(self, total: int | None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Find where the records of a CSV file end, to cut the file into pieces.
+"""Find where the records of a CSV or JSON lines file end, to cut the file into pieces.
 
 A quoted field may hold newlines, so whether a newline ends a record is only known once all the
 bytes before it were seen.  The file is therefore read once from its start, with the semantics of
@@ -13,16 +13,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from daskprs.record_scanner import RETURN, Dialect, Flags, Positions, Scanner
+from daskprs.record_scanner import RETURN, Dialect, Flags, LineScanner, Positions, Scanner
 
-__all__ = ["Cuts", "Dialect", "find_cuts"]
+__all__ = ["Cuts", "Dialect", "find_cuts", "find_line_cuts"]
 
 _BOM = b"\xef\xbb\xbf"
+_BLOCK_SIZE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Where a CSV file is cut.
+    """Where a file is cut.
 
     Parameters
     ----------
@@ -34,11 +35,14 @@ class Cuts:
         ``offsets[i + 1]`` and may be empty. The first is `header_end`, the last the file size.
     records
         Number of records in each part, blank lines not counted.
+    first_end
+        Where the first record after the header ends; `header_end` if there is none.
     """
 
     header_end: int
     offsets: tuple[int, ...]
     records: tuple[int, ...]
+    first_end: int
 
 
 def find_cuts(
@@ -48,7 +52,7 @@ def find_cuts(
     *,
     has_header: bool,
     dialect: Dialect | None = None,
-    block_size: int = 4 << 20,
+    block_size: int = _BLOCK_SIZE,
 ) -> Cuts:
     """Cut a CSV file into parts of about the same number of bytes, at ends of records.
 
@@ -80,12 +84,27 @@ def find_cuts(
     ValueError
         If the stream ends before `size` bytes.
     """
-    if parts < 1 or block_size < 1 or size < 0:
-        raise ValueError(f"cannot cut {size} bytes into {parts} parts by blocks of {block_size}")
     dialect = dialect or Dialect()
-    scanner = Scanner(dialect)
-    cutter = _Cutter(size, parts, has_header, dialect)
-    blocks = _Blocks(stream, size)
+    blanks = b" \t".replace(dialect.delimiter, b"")
+    cutter = _Cutter(size, parts, has_header, blanks)
+    return _cut(_Blocks(stream, size), Scanner(dialect), cutter, block_size)
+
+
+def find_line_cuts(
+    stream: BinaryIO, size: int, parts: int, *, block_size: int = _BLOCK_SIZE
+) -> Cuts:
+    """Cut a file in which every ``\\n`` ends a record, as `find_cuts` does.
+
+    That is JSON lines: a newline inside a text is escaped there, and a lone ``\\r`` is a blank.
+    """
+    return _cut(
+        _Blocks(stream, size), LineScanner(), _Cutter(size, parts, False, b" \t"), block_size
+    )
+
+
+def _cut(blocks: _Blocks, scanner: Scanner | LineScanner, cutter: _Cutter, block_size: int) -> Cuts:
+    if block_size < 1:
+        raise ValueError(f"cannot cut a file by blocks of {block_size} bytes")
     held = b""
     while len(held) < len(_BOM) and not blocks.done:
         held += blocks.read(len(_BOM) - len(held))
@@ -133,7 +152,9 @@ class _Blocks:
 class _Cutter:
     """Picks the cuts from the ends of all records, and counts the records between."""
 
-    def __init__(self, size: int, parts: int, has_header: bool, dialect: Dialect) -> None:
+    def __init__(self, size: int, parts: int, has_header: bool, blanks: bytes) -> None:
+        if parts < 1 or size < 0:
+            raise ValueError(f"cannot cut {size} bytes into {parts} parts")
         self._size = size
         # Division of Python integers is exact to the last bit, that of floats is not.
         self._nominal = np.array([round(k * size / parts) for k in range(parts + 1)], np.int64)
@@ -141,9 +162,9 @@ class _Cutter:
         self._counts = np.zeros(parts + 1, np.int64)
         self._settled = 0
         self._header_end: int | None = None
+        self._first_end: int | None = None
         self._total = 0
         self._record_is_blank = True
-        blanks = b" \t".replace(dialect.delimiter, b"")
         self._blank_run = re.compile(b"[" + re.escape(blanks) + b"]*+")
         self._may_start_blank = np.zeros(256, np.bool_)
         self._may_start_blank[list(blanks + b"\r\n")] = True
@@ -160,6 +181,7 @@ class _Cutter:
                 self._total += 1
                 self._settle_up_to(base + int(ends[first - 1]))
             if self._header_end is not None:
+                self._note_first(base, ends[first:], counted[first:])
                 self._add_cuts(base, ends[first:], counted[first:])
             self._record_is_blank = True
         last = int(ends[-1]) if ends.size else 0
@@ -172,6 +194,8 @@ class _Cutter:
             self._total += 1
         if self._header_end is None:
             self._settle_up_to(self._size)
+        elif self._first_end is None and not self._record_is_blank:
+            self._first_end = self._size
         # All cuts without a record end after them are at the end of the file, as prefilled.
         self._counts[self._settled :] = self._total
         assert self._header_end is not None
@@ -179,6 +203,7 @@ class _Cutter:
             self._header_end,
             tuple(self._offsets.tolist()),
             tuple(np.diff(self._counts).tolist()),
+            self._header_end if self._first_end is None else self._first_end,
         )
 
     def _settle_up_to(self, header_end: int) -> None:
@@ -186,6 +211,10 @@ class _Cutter:
         self._settled = int(np.searchsorted(self._nominal, header_end, side="right"))
         self._offsets[: self._settled] = header_end
         self._counts[: self._settled] = self._total
+
+    def _note_first(self, base: int, ends: Positions, counted: Flags) -> None:
+        if self._first_end is None and counted.any():
+            self._first_end = base + int(ends[counted.argmax()])
 
     def _add_cuts(self, base: int, ends: Positions, counted: Flags) -> None:
         if not ends.size:

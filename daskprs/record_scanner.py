@@ -1,4 +1,4 @@
-"""Find the ends of the records of a CSV file, block by block, as the C parser of pandas does."""
+"""Find the ends of records block by block; those of CSV as the C parser of pandas does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RETURN", "Dialect", "Flags", "Positions", "Scanner"]
+__all__ = ["RETURN", "Dialect", "Flags", "LineScanner", "Positions", "Scanner"]
 
 Positions: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -71,6 +71,14 @@ class Dialect:
                 raise ValueError(f"the {name} of a CSV file cannot be {char!r}")
         if len(set(special.values())) < len(special):
             raise ValueError(f"{', '.join(special)} of a CSV file must differ: {self}")
+
+
+class LineScanner:
+    """Finds the ends of lines in successive blocks."""
+
+    def scan(self, data: bytes) -> Positions:
+        """Give the offsets after each line that ends in the next block of the file."""
+        return np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1
 
 
 class Scanner:

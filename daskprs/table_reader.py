@@ -14,7 +14,7 @@ from daskprs.record_ends import Dialect
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "TableReader", "format_of"]
+__all__ = ["FORMATS", "TableReader", "compression_of", "format_of"]
 
 FORMATS = {
     ".csv": "csv",
@@ -29,19 +29,25 @@ FORMATS = {
     ".pq": "parquet",
 }
 
+# fsspec knows these only where a package for them is installed.
+_OPTIONAL_COMPRESSIONS = {"zst": "zstd", "lz4": "lz4"}
+
 # Options under which a part, with the header in front, reads as it does inside the whole file.
 _CUT_SAFE_CSV = {
     *("sep", "delimiter", "header", "names", "index_col", "usecols", "dtype", "engine"),
     *("converters", "true_values", "false_values", "skipinitialspace", "na_values"),
-    *("keep_default_na", "na_filter", "skip_blank_lines", "parse_dates", "date_format"),
-    *("dayfirst", "cache_dates", "thousands", "decimal", "quotechar", "quoting", "doublequote"),
-    *("escapechar", "encoding", "encoding_errors", "on_bad_lines", "low_memory"),
-    *("float_precision", "dtype_backend", "memory_map", "verbose"),
+    *("keep_default_na", "na_filter", "skip_blank_lines", "thousands", "decimal", "quotechar"),
+    *("quoting", "doublequote", "escapechar", "encoding", "encoding_errors", "on_bad_lines"),
+    *("low_memory", "float_precision", "memory_map"),
 }
-_CUT_SAFE_JSON = {"dtype", "convert_axes", "convert_dates", "keep_default_dates", "precise_float",
-                  "date_unit", "encoding", "encoding_errors", "lines", "dtype_backend"}  # fmt: skip
+_CUT_SAFE_JSON = {
+    *("dtype", "convert_axes", "convert_dates", "keep_default_dates", "precise_float"),
+    *("date_unit", "encoding", "encoding_errors", "lines"),
+}
 _CUT_SAFE_PARQUET = {"columns", "engine"}
-_QUOTE_NONE = 3
+_QUOTE_MINIMAL, _QUOTE_ALL, _QUOTE_NONE = 0, 1, 3
+
+_JSON_GUESSES = ("dtype", "convert_axes", "convert_dates")
 
 
 @dataclass(frozen=True)
@@ -63,30 +69,50 @@ class TableReader:
 
     def can_cut(self, path: str) -> bool:
         """Say whether a large file can be cut into parts that read like the whole."""
-        if fsspec.utils.infer_compression(path) or self.options.get("compression", "infer") not in (
-            "infer",
-            None,
-        ):
-            return False
+        return self.compression(path) is None and self._reads_parts_like_the_whole()
+
+    def compression(self, path: str) -> str | None:
+        """Tell how a file is compressed, from the options or from its name."""
+        given = self.options.get("compression", "infer")
+        if isinstance(given, Mapping):
+            given = given.get("method", "infer")
+        return compression_of(path) if given == "infer" else given
+
+    def _reads_parts_like_the_whole(self) -> bool:
         given = set(self.options) - {"compression"}
         if self.format == "parquet":
-            return given <= _CUT_SAFE_PARQUET
-        if not _newline_is_a_byte(self.options.get("encoding", "utf-8")):
+            engine = self.options.get("engine", "auto")
+            inner = any("." in str(name) for name in self.options.get("columns") or ())
+            return given <= _CUT_SAFE_PARQUET and engine in ("auto", "pyarrow") and not inner
+        if not _newline_is_a_byte(self.options.get("encoding") or "utf-8"):
             return False
         if self.format == "jsonl":
-            return given <= _CUT_SAFE_JSON
+            guesses = [self.options.get(name, False) for name in _JSON_GUESSES]
+            return given <= _CUT_SAFE_JSON and all(guess is False for guess in guesses)
         header = self.options.get("header", "infer")
         return (
             given <= _CUT_SAFE_CSV
-            and (header in ("infer", 0) or header is None)
-            and self.options.get("engine", "c") in ("c", "pyarrow")
-            and all(len(mark.encode()) == 1 for mark in self._marks())
+            and (header == "infer" or header is None or (header == 0 and header is not False))
+            and self.options.get("engine", "c") in ("c", None)
             and self.options.get("index_col") is None
+            and self.options.get("skip_blank_lines", True) is True
+            and not _has_open_categories(self.options.get("dtype"))
+            and self._has_plain_dialect()
         )
 
-    def _marks(self) -> list[str]:
-        names = ("quotechar", "escapechar")
-        return [self.separator, *(str(self.options[n]) for n in names if self.options.get(n))]
+    def _has_plain_dialect(self) -> bool:
+        if "sep" in self.options and self.options["sep"] is None:
+            return False  # pandas is asked to find it out
+        if self.separator == " " and self.options.get("skipinitialspace"):
+            return False
+        if self.options.get("quoting", 0) not in (_QUOTE_MINIMAL, _QUOTE_ALL, _QUOTE_NONE):
+            return False
+        try:
+            dialect = self.dialect
+        except ValueError:
+            return False
+        marks = (dialect.delimiter, dialect.quotechar, dialect.escapechar or b"\\")
+        return all(mark.isascii() for mark in marks)
 
     @property
     def separator(self) -> str:
@@ -103,13 +129,22 @@ class TableReader:
 
     @property
     def dialect(self) -> Dialect:
+        """How a CSV file is written.
+
+        Raises
+        ------
+        ValueError
+            It is not one that can be cut.
+        """
         escape = self.options.get("escapechar")
+        quote = self.options.get("quotechar", '"')
+        quoting = self.options.get("quoting", _QUOTE_MINIMAL) != _QUOTE_NONE
         return Dialect(
             delimiter=self.separator.encode(),
-            quotechar=str(self.options.get("quotechar", '"')).encode(),
+            quotechar=str(quote).encode() if quoting else b'"',
             escapechar=str(escape).encode() if escape else None,
             doublequote=bool(self.options.get("doublequote", True)),
-            quoting=self.quoted_newlines and self.options.get("quoting", 0) != _QUOTE_NONE,
+            quoting=self.quoted_newlines and quoting,
             skipinitialspace=bool(self.options.get("skipinitialspace", False)),
         )
 
@@ -118,16 +153,54 @@ class TableReader:
         import pandas as pd
 
         options = {**self.options, **more}
+        if self.format == "parquet":
+            return pd.read_parquet(source, **options)
+        if self.format == "jsonl":
+            options = {**_json_types_as_they_are(), **options, "lines": True}
+            frame: pd.DataFrame = pd.read_json(source, **options)
+            _check_one_object_a_line(frame)
+            return frame
+        if self.format == "tsv" and "delimiter" not in options:
+            options = {"sep": "\t", **options}
+        # A stream is not a file that could be mapped.
+        options.pop("memory_map", None)
+        if self._reads_parts_like_the_whole():
+            # Otherwise pandas gives different types to different stretches of a column.
+            options = {"low_memory": False, **options}
         try:
-            if self.format == "parquet":
-                return pd.read_parquet(source, **options)
-            if self.format == "jsonl":
-                return pd.read_json(source, **{**options, "lines": True})
-            if self.format == "tsv" and "delimiter" not in options:
-                options = {"sep": "\t", **options}
-            return pd.read_csv(source, **options)
+            table: pd.DataFrame = pd.read_csv(source, **options)
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
+        return table
+
+
+def _json_types_as_they_are() -> dict[str, bool]:
+    """JSON has types of its own: text stays text, whatever pandas would guess from it."""
+    import pandas as pd
+
+    options = {"dtype": False, "convert_axes": False}
+    if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
+        options["convert_dates"] = False  # later ones guess no dates without the types
+    return options
+
+
+def _check_one_object_a_line(frame: pd.DataFrame) -> None:
+    if len(frame) and all(isinstance(label, int) for label in frame.columns):
+        cells = frame.iloc[0].tolist()
+        if cells and isinstance(cells[0], dict):
+            raise ValueError(
+                "the file holds a JSON array; a table has to have one object a line (JSON lines), "
+                'such as {"id": 1}: write it with DataFrame.to_json(orient="records", lines=True)'
+            )
+
+
+def _has_open_categories(dtype: Any) -> bool:
+    """Say whether only the whole file tells the categories of a column."""
+    given = dtype.values() if isinstance(dtype, Mapping) else [dtype]
+    return any(
+        kind == "category" if isinstance(kind, str) else getattr(kind, "categories", 0) is None
+        for kind in given
+    )
 
 
 def _newline_is_a_byte(encoding: object) -> bool:
@@ -139,10 +212,16 @@ def _newline_is_a_byte(encoding: object) -> bool:
     return name.startswith(known)
 
 
+def compression_of(path: str) -> str | None:
+    """Tell the compression from the suffix of a file's name."""
+    known: str | None = fsspec.utils.infer_compression(path)
+    return known or _OPTIONAL_COMPRESSIONS.get(path.rsplit(".", 1)[-1].lower())
+
+
 def format_of(path: str) -> str | None:
     """Tell the format from the name of a file, below a suffix such as ``.gz``."""
     name = path.lower().split("?")[0]
-    if fsspec.utils.infer_compression(name):
+    if compression_of(name):
         name = name.rsplit(".", 1)[0]
     dot = name.rfind(".", name.rfind("/") + 1)
     return FORMATS.get(name[dot:]) if dot >= 0 else None

@@ -9,174 +9,117 @@ number where a part has nothing but digits, and 1 is 1.0 where another part has 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import fsspec
-
-from daskprs.column_types import whole_file_types
-from daskprs.file_trees import is_local
 from daskprs.parquet_rows import count_rows, read_parquet_part
-from daskprs.record_ends import Dialect, find_cuts
-from daskprs.table_files import open_bytes, open_whole
+from daskprs.surveys import Survey, read_records, survey
+from daskprs.table_files import TableFile
 from daskprs.table_reader import FORMATS, TableReader, format_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Survey", "TableReader", "count_items", "format_of", "read_part", "survey"]
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What must be known of a whole file to read a part of it.
-
-    Attributes
-    ----------
-    header_end : int
-        Bytes of the header, which go in front of every part.
-    offsets : tuple of int
-        Byte offsets of the cuts, one more than parts.
-    records : tuple of int
-        Records in each part.
-    columns : tuple or None
-        All columns in order (JSON lines, where a line may lack some).
-    types : mapping
-        Column to "str", "float" or "object", where a part must not decide by itself.
-    """
-
-    header_end: int
-    offsets: tuple[int, ...]
-    records: tuple[int, ...]
-    columns: tuple[Any, ...] | None = None
-    types: Mapping[Any, str] = field(default_factory=dict)
-
-
-def survey(
-    path: str,
-    size: int,
-    parts: int,
-    reader: TableReader,
-    storage_options: Mapping[str, Any],
-    content: bytes | None = None,
-) -> Survey:
-    """Find the cuts of a CSV or JSON lines file, and the types of its columns.
-
-    Reads the file once for the cuts, and parses it once for the types, unless the reader's
-    options give the types of all columns.
-    """
-    with open_bytes(path, storage_options, content) as stream:
-        if reader.format == "jsonl":
-            # A newline inside a JSON text is escaped: every newline ends a record.
-            plain = Dialect(delimiter=b"\0", quoting=False)
-            cuts = find_cuts(stream, size, parts, has_header=False, dialect=plain)
-        else:
-            cuts = find_cuts(
-                stream, size, parts, has_header=reader.has_header, dialect=reader.dialect
-            )
-        found = Survey(cuts.header_end, cuts.offsets, cuts.records)
-        if isinstance(reader.options.get("dtype"), str | type) or parts == 1:
-            return found
-        columns, types = whole_file_types(
-            lambda part: _part_bytes(stream, found, part), found.records, reader
-        )
-    return Survey(
-        found.header_end,
-        found.offsets,
-        found.records,
-        columns=columns if reader.format == "jsonl" else None,
-        types=types,
-    )
-
-
-def _part_bytes(stream: BinaryIO, found: Survey, part: int) -> bytes:
-    stream.seek(0)
-    header = stream.read(found.header_end)
-    start, stop = found.offsets[part], found.offsets[part + 1]
-    stream.seek(start)
-    return header + stream.read(stop - start)
+__all__ = [
+    "FORMATS",
+    "Survey",
+    "TableFile",
+    "TableReader",
+    "count_items",
+    "format_of",
+    "read_part",
+    "survey",
+]
 
 
 def read_part(
-    path: str,
-    reader: TableReader,
-    storage_options: Mapping[str, Any],
-    *,
-    part: int,
-    parts: int,
-    found: Survey | None,
-    content: bytes | None = None,
+    file: TableFile, reader: TableReader, *, part: int, parts: int, found: Survey | None = None
 ) -> pd.DataFrame:
-    """Read part number `part` of `parts` as a DataFrame with an index from 0.
+    """Read part number `part` of `parts` as a DataFrame.
 
-    `found` is needed for CSV and JSON lines of more than one part.
+    Parameters
+    ----------
+    found : Survey, optional
+        Of CSV and JSON lines of more than one part; made here if it is not given.
+
+    Raises
+    ------
+    InputChangedError
+        The file is not the one that was listed.
     """
-    if reader.format == "parquet" and reader.can_cut(path):
-        return read_parquet_part(path, reader, storage_options, part, parts, content)
+    file.check_unchanged()
+    if reader.format == "parquet" and reader.can_cut(file.path):
+        return read_parquet_part(file, reader, part, parts)
     if parts == 1:
-        with open_whole(path, storage_options, content, reader) as stream:
-            return reader.read(stream, **_uncompressed(reader))
+        return _read_whole(file, reader)
     if found is None:
-        found = survey(path, _size(path, storage_options, content), parts, reader, storage_options)
-    if content is not None or is_local(path):
-        with open_bytes(path, storage_options, content) as stream:
-            data = _part_bytes(stream, found, part)
-    else:
-        fs, inside = fsspec.core.url_to_fs(path, **storage_options)
-        start, stop = found.offsets[part], found.offsets[part + 1]
-        header = fs.cat_file(inside, start=0, end=found.header_end) if found.header_end else b""
-        data = header + (fs.cat_file(inside, start=start, end=stop) if stop > start else b"")
-    return _as_in_the_whole(reader, data, found)
+        found = survey(file, parts, reader)
+    return _read_records_of_part(file, reader, found, part)
 
 
-def _size(path: str, storage_options: Mapping[str, Any], content: bytes | None) -> int:
-    with open_bytes(path, storage_options, content) as stream:
-        return stream.seek(0, io.SEEK_END)
+def _read_whole(file: TableFile, reader: TableReader) -> pd.DataFrame:
+    compression = None if reader.format == "parquet" else reader.compression(file.path)
+    more: dict[str, Any] = {"compression": None} if "compression" in reader.options else {}
+    with file.open_uncompressed(compression) as stream:
+        return reader.read(stream, **more)
 
 
-def _uncompressed(reader: TableReader) -> dict[str, Any]:
-    return {"compression": None} if "compression" in reader.options else {}
+def _read_records_of_part(
+    file: TableFile, reader: TableReader, found: Survey, part: int
+) -> pd.DataFrame:
+    import pandas as pd
 
-
-def _as_in_the_whole(reader: TableReader, data: bytes, found: Survey) -> pd.DataFrame:
-    texts = {c: (str if reader.format != "jsonl" else object)
-             for c, kind in found.types.items() if kind == "str"}  # fmt: skip
-    more: dict[str, Any] = {}
-    given = reader.options.get("dtype")
-    if texts and (given is None or isinstance(given, Mapping)):
-        more["dtype"] = {**texts, **(given or {})}
-    frame = reader.read(io.BytesIO(data), **more)
-    if found.columns is not None and len(frame):
-        frame = frame.reindex(columns=list(found.columns))
-    casts = {"float": "float64", "object": "object"}
-    for column, kind in found.types.items():
-        if kind in casts and column in frame.columns and frame[column].dtype.kind in "iub":
-            frame[column] = frame[column].astype(casts[kind])
+    start, stop = found.offsets[part], found.offsets[part + 1]
+    body = file.read(start, stop) if found.records[part] else b""
+    try:
+        frame = read_records(reader, found, start, body, **_dtypes(reader, found.types))
+    except pd.errors.ParserError as error:
+        raise type(error)(
+            f"{error} (lines are counted from byte {start} of {file.path}, the header included)"
+        ) from error
+    for label, kind in found.types.items():
+        if label in frame.columns:
+            _finish(frame, label, kind)
     return frame
 
 
-def count_items(
-    path: str, reader: TableReader, storage_options: Mapping[str, Any], content: bytes | None
-) -> int:
-    """Count the records of a file that cannot be read, as well as it can be; at least 1."""
-    counts: dict[str, Callable[[], int]] = {
-        "parquet": lambda: count_rows(path, storage_options, content)
+def _dtypes(reader: TableReader, types: Mapping[Any, Any]) -> dict[str, Any]:
+    """Give the types that pandas can make while it parses, which is exact."""
+    given = reader.options.get("dtype")
+    converted = reader.options.get("converters") or ()
+    if given is not None and not isinstance(given, Mapping):
+        return {}
+    made = {
+        label: str if kind in ("str", "bigint") else kind
+        for label, kind in types.items()
+        if label not in converted
     }
+    return {"dtype": {**made, **(given or {})}} if made else {}
+
+
+def _finish(frame: pd.DataFrame, label: Any, kind: str) -> None:
+    """Make the other types of what was parsed."""
+    column = frame[label]
+    if kind == "bigint":
+        frame[label] = column.astype(object).map(int, na_action="ignore").astype(object)
+    elif kind in ("boolean", "object"):
+        frame[label] = column.astype(object).where(column.notna(), float("nan"))
+    elif kind == "float64" and column.dtype.kind in "iu":
+        frame[label] = column.astype("float64")
+
+
+def count_items(file: TableFile, reader: TableReader) -> int:
+    """Count the records of a file that cannot be read, as well as it can be; at least 1."""
     try:
-        return max(
-            1, counts.get(reader.format, lambda: _lines(path, storage_options, content, reader))()
-        )
+        counted = count_rows(file) if reader.format == "parquet" else _lines(file, reader)
     except Exception:
         return 1
+    return max(1, counted)
 
 
-def _lines(
-    path: str, storage_options: Mapping[str, Any], content: bytes | None, reader: TableReader
-) -> int:
+def _lines(file: TableFile, reader: TableReader) -> int:
     lines = 0
-    with open_whole(path, storage_options, content, reader) as stream:
+    with file.open_uncompressed(reader.compression(file.path)) as stream:
         try:
             for _ in stream:
                 lines += 1

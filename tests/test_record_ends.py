@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from daskprs import record_scanner
-from daskprs.record_ends import Cuts, Dialect, find_cuts
+from daskprs.record_ends import Cuts, Dialect, find_cuts, find_line_cuts
 
 DIALECTS = [
     Dialect(),
@@ -89,7 +89,8 @@ def reference_cuts(text: bytes, parts: int, has_header: bool, dialect: Dialect) 
         sum(counts for end, counts in records if start < end <= stop)
         for start, stop in itertools.pairwise(offsets)
     ]
-    return Cuts(header_end, tuple(offsets), tuple(counts))
+    first_end = next((end for end, count in records if count and end > header_end), header_end)
+    return Cuts(header_end, tuple(offsets), tuple(counts), first_end)
 
 
 def cut(text: bytes, parts: int = 2, **options: Any) -> Cuts:
@@ -272,7 +273,7 @@ def test_irregular_quotes_are_scanned_sequentially(monkeypatch: pytest.MonkeyPat
 def test_quoted_newline_is_no_record_end() -> None:
     """A cut that falls into a quoted field is put off to the end of the record."""
     text = b'h,i\n1,"a\nb\nc\nd\ne\nf"\n2,x\n'
-    assert cut(text, 3) == Cuts(4, (4, 20, 20, 24), (1, 0, 1))
+    assert cut(text, 3) == Cuts(4, (4, 20, 20, 24), (1, 0, 1), 20)
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
@@ -287,7 +288,7 @@ def test_every_newline_ends_a_record(newline: bytes) -> None:
 def test_lines_of_blanks_are_no_records() -> None:
     """Empty lines and lines of blanks are not counted, before the header or after it."""
     text = b"\n \t\nh\n\n1\n  \n 2\n \r\n   "
-    assert cut(text, 1) == Cuts(6, (6, len(text)), (2,))
+    assert cut(text, 1) == Cuts(6, (6, len(text)), (2,), 9)
     assert len(read(text, Dialect())) == 2
 
 
@@ -302,14 +303,14 @@ def test_tab_that_delimits_is_not_blank() -> None:
 def test_quote_after_byte_order_mark_opens_a_field() -> None:
     """A byte order mark belongs to the header and does not hide the quote after it."""
     text = b'\xef\xbb\xbf"a\nb",c\n1,2\n'
-    assert cut(text, 1, block_size=1) == Cuts(11, (11, 15), (1,))
+    assert cut(text, 1, block_size=1) == Cuts(11, (11, 15), (1,), 15)
 
 
 @pytest.mark.parametrize("text", [b"", b"\n\n", b"a,b", b"a,b\n", b'"a', b"\xef\xbb\xbf", b"\xef"])
 def test_nothing_but_a_header(text: bytes) -> None:
     """A file that is empty or only a header gives empty parts at its end."""
     end = len(text)
-    assert cut(text, 3) == Cuts(end, (end,) * 4, (0, 0, 0))
+    assert cut(text, 3) == Cuts(end, (end,) * 4, (0, 0, 0), end)
 
 
 def test_more_parts_than_records() -> None:
@@ -373,3 +374,19 @@ def test_cutting_into_nothing_is_an_error(parts: int, block_size: int) -> None:
     """There is at least one part, and at least one byte in a block."""
     with pytest.raises(ValueError, match="cannot cut"):
         cut(b"a\n", parts, block_size=block_size)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(st.sampled_from('{"a\\ \t\r\n\n'), max_size=40).map(str.encode),
+    st.integers(1, 9),
+    st.integers(1, 16),
+)
+def test_lines_are_cut_at_newlines_only(text: bytes, parts: int, block_size: int) -> None:
+    """Quotes and lone carriage returns mean nothing where every newline ends a record."""
+    cuts = find_line_cuts(io.BytesIO(text), len(text), parts, block_size=block_size)
+    ends = [n + 1 for n, char in enumerate(text) if char == ord("\n")]
+    for part, offset in enumerate(cuts.offsets):
+        nominal = round(part * len(text) / parts)
+        assert offset == next(end for end in [0, *ends, len(text)] if end >= nominal)
+    assert cuts.header_end == 0
