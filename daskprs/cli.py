@@ -50,6 +50,21 @@ _FIELDS: list[tuple[str, Any, str]] = [
 ]
 
 
+# Options that have another name than the parameter that they set.
+_OTHER_NAMES = {
+    "entry_script": "SCRIPT",
+    "partition_keys": "--partition-keys",
+    "partition_format": "--partition-format",
+    "compute_target": "--scheduler",
+    "environment_variables": "--env",
+    "reader_options": "--reader-option",
+    "side_inputs": "--side-input",
+    "format": "--format",
+    "name": "--name",
+    "output": "--output",
+}
+
+
 class _Failed(click.ClickException):
     """An error of ours, as a few lines without a traceback."""
 
@@ -83,8 +98,8 @@ def _told_plainly() -> Iterator[None]:
 def _with_dashes(message: str) -> str:
     """Name an option as it was typed."""
     field, mark, rest = message.partition("=")
-    known = {name for name, _, _ in _FIELDS} | {"partition_keys", "partition_format"}
-    return f"--{field.replace('_', '-')}{mark}{rest}" if mark and field in known else message
+    names = {name: f"--{name.replace('_', '-')}" for name, _, _ in _FIELDS} | _OTHER_NAMES
+    return f"{names[field]}{mark}{rest}" if mark and field in names else message
 
 
 def _pairs(option: str) -> Callable[..., dict[str, str]]:
@@ -161,11 +176,28 @@ def _step_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="daskprs")
-def main() -> None:
+def commands() -> None:
     """Run an entry script with init() and run(mini_batch) over files or tables, on Dask."""
 
 
-@main.command(
+def main() -> None:
+    """Run a command; what is wrong is said in a line or two, without the whole usage."""
+    try:
+        code = commands.main(prog_name="daskprs", standalone_mode=False)
+    except click.UsageError as error:
+        _WrongUsage(error.format_message()).show()
+        where = error.ctx.command_path if error.ctx is not None else "daskprs"
+        click.echo(f"Try '{where} --help'.", err=True)
+        sys.exit(_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_INTERRUPTED_CODE)
+    sys.exit(code if isinstance(code, int) else _COMPLETED)
+
+
+@commands.command(
     cls=_ManyUrls,
     name="run",
     options_metavar="(--files URL... | --tabular URL...) --output URL [OPTIONS] [-- ARGS...]",
@@ -187,7 +219,7 @@ def run_command(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
     ctx.exit(code)
 
 
-@main.command(
+@commands.command(
     cls=_ManyUrls,
     name="plan",
     options_metavar="(--files URL... | --tabular URL...) [OPTIONS] [-- ARGS...]",
@@ -206,7 +238,7 @@ def plan_command(ctx: click.Context, /, **options: Any) -> None:
     click.echo(plan.summary)
 
 
-@main.command(name="report")
+@commands.command(name="report")
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs")
 @click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE",

@@ -31,14 +31,15 @@ from daskprs.exceptions import (
     ThresholdExceededError,
 )
 from daskprs.job import Job
-from daskprs.mini_batches import MiniBatch, TableSlice
-from daskprs.outcomes import Attempt, Outcome, Tally, distinct, threshold_exceeded
+from daskprs.mini_batches import MiniBatch
+from daskprs.outcomes import Outcome, Tally, distinct, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
 from daskprs.session import Session
-from daskprs.survey_queue import Source, Surveys, source_of
+from daskprs.survey_queue import Surveys, source_of
 from daskprs.targets import open_target
 from daskprs.window import Finished, GroupSizer
+from daskprs.work import Group, Survey, killed, unreadable
 from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
 
 __all__ = ["Driver"]
@@ -50,24 +51,6 @@ MOST_PARTITIONS = 15_000
 
 
 @dataclass
-class Group:
-    """Mini-batches that ride in one task; `frame` is a future of their rows, if there is one."""
-
-    mini_batches: list[MiniBatch]
-    frame: Any = None
-    lost: int = 0
-
-
-@dataclass
-class Survey:
-    """A task that looks through a large table file."""
-
-    source: Source
-    piece: TableSlice
-    lost: int = 0
-
-
-@dataclass
 class _Failures:
     """The first failures of different text, for the message at the end."""
 
@@ -75,7 +58,9 @@ class _Failures:
 
     def add(self, outcome: Outcome) -> None:
         if len(self.seen) < 100:
-            self.seen.append((outcome.error, outcome.traceback))
+            # Where the rows could not be read, no frame is the user's.
+            theirs = not outcome.attempts or not outcome.attempts[-1].status.startswith("LOAD")
+            self.seen.append((outcome.error, outcome.traceback if theirs else ""))
 
     def text(self) -> str:
         return "\n".join(error for error, _ in distinct(self.seen))
@@ -139,8 +124,13 @@ class Driver:
         self._partitions: list[MiniBatch] = []
         self.session: Session | None = None
 
-    def run(self, compute_target: object) -> None:
+    def run(self, session: Session | None) -> None:
         """Work until all is done.
+
+        Parameters
+        ----------
+        session : Session or None
+            On a given cluster; None starts a local one when there is work for it.
 
         Raises
         ------
@@ -150,15 +140,13 @@ class Driver:
         with ExitStack() as stack:
             stack.callback(self.planner.stop)
             stack.callback(self.rows.stop)
+            if session is not None:
+                self._use(session)
             while not self._is_done():
                 self._check_canceled()
                 if self.session is None and (self.rows.is_wanted or self._refill(1)):
-                    target = stack.enter_context(open_target(compute_target, self.job.config))
-                    self.session = stack.enter_context(
-                        Session(self.job, target, self._wake, self.emit)
-                    )
-                    self._last_progress = time.monotonic()
-                    self.rows.connect(self.session.client)
+                    target = stack.enter_context(open_target(None, self.job.config))
+                    self._use(stack.enter_context(Session(self.job, target, self._wake, self.emit)))
                 if self.session is not None:
                     self._take_results(self.session)
                     self._fill(self.session)
@@ -174,6 +162,11 @@ class Driver:
             self._check_thresholds()
             if self.session is not None:
                 self.session.finish()
+
+    def _use(self, session: Session) -> None:
+        self.session = session
+        self._last_progress = time.monotonic()
+        self.rows.connect(session.client)
 
     def _is_done(self) -> bool:
         if self.planner.error is not None:
@@ -368,7 +361,7 @@ class Driver:
         if isinstance(found, SurveyFailure):
             for mini_batch in self._surveys.failed(survey.source):
                 part = mini_batch.piece.part  # type: ignore[union-attr]
-                self._take_outcome(_unreadable(mini_batch, found, part), mini_batch)
+                self._take_outcome(unreadable(mini_batch, found, part), mini_batch)
             return
         self._ready.extend(self._surveys.found(survey.source, found))
 
@@ -389,31 +382,6 @@ class Driver:
             lost = self._lost.get(mini_batch.index, 0) + 1
             self._lost[mini_batch.index] = lost
             if lost > limit:
-                self._take_outcome(_killed(mini_batch, finished.lost, lost), mini_batch)
+                self._take_outcome(killed(mini_batch, finished.lost, lost), mini_batch)
             else:
                 self._again.append(Group([mini_batch], work.frame))
-
-
-def _unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:
-    total = failure.items[part]
-    return Outcome(
-        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
-        total=total, returned=0, failed=True, rows=None, attempts=(),
-        items=mini_batch.piece.items(total),
-        error=f"{failure.error}\n[mini-batch {mini_batch.index} ({mini_batch.piece})]",
-        traceback=failure.traceback,
-    )  # fmt: skip
-
-
-def _killed(mini_batch: MiniBatch, why: str, tries: int) -> Outcome:
-    total = mini_batch.items if mini_batch.items is not None else mini_batch.piece.count_items()
-    now = time.time()
-    attempts = tuple(
-        Attempt(number, "WORKER_DIED", "", "", "", now, 0.0, 0.0, 0.0, error=why)
-        for number in range(1, tries + 1)
-    )
-    return Outcome(
-        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
-        total=total, returned=0, failed=True, rows=None, attempts=attempts,
-        items=mini_batch.piece.items(total), error=f"its Dask workers died: {why}",
-    )  # fmt: skip

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, FrameDataset, TabularDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
-from daskprs.exceptions import ConfigError
+from daskprs.exceptions import ConfigError, DaskprsError, InputNotFoundError
 from daskprs.job import Argument, Job
-from daskprs.listing import is_local, list_files
+from daskprs.listing import ListedFile, is_local, list_files
 from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
 from daskprs.run import ParallelRun
 from daskprs.script_host import SourcePath
 from daskprs.side_inputs import SideInput, SidePath
+from daskprs.tables import TableReader
 
 __all__ = ["ParallelRunStep"]
 
@@ -157,12 +159,10 @@ class ParallelRunStep:
         lock = Lock(folder)
         lock.acquire()
         try:
-            run = ParallelRun(job, lock, self.config.compute_target)
-            run._start()
+            return ParallelRun(job, lock, self.config.compute_target)
         except BaseException:
             lock.release()
             raise
-        return run
 
     def _check_inputs_exist(self) -> None:
         for dataset in self.inputs:
@@ -170,13 +170,9 @@ class ParallelRunStep:
                 continue
             skip = isinstance(dataset, TabularDataset)
             for url in dataset.urls[:_MOST_LOOKUPS]:
-                first = next(
-                    list_files(
-                        [url], storage_options=dataset.storage_options, skip_underscored=skip
-                    )
-                )
+                first = _first_file(url, dataset.storage_options, skip)
                 if isinstance(dataset, TabularDataset):
-                    dataset.reader(first.path)
+                    _check_options(dataset.reader(first.path))
 
     # Arguments
 
@@ -207,6 +203,36 @@ class ParallelRunStep:
 
     def __repr__(self) -> str:
         return f"ParallelRunStep({self.name!r}, {self.config.script_path.name})"
+
+
+def _first_file(url: str, storage_options: Mapping[str, Any], skip_underscored: bool) -> ListedFile:
+    listed = list_files([url], storage_options=storage_options, skip_underscored=skip_underscored)
+    try:
+        return next(listed)
+    except DaskprsError:
+        raise
+    except Exception as error:
+        raise InputNotFoundError(
+            f"the input {url!r} cannot be listed ({type(error).__name__}: {error}): give a path, "
+            "or a url of a store whose package is installed, with its storage_options."
+        ) from error
+
+
+def _check_options(reader: TableReader) -> None:
+    if not reader.options:
+        return
+    import pandas as pd
+
+    function: Callable[..., Any] = {"jsonl": pd.read_json, "parquet": pd.read_parquet}.get(
+        reader.format, pd.read_csv
+    )
+    known = inspect.signature(function).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    wrong = [name for name in reader.options if name not in known]
+    if wrong and not takes_any:
+        raise ConfigError.of(
+            "reader_options", wrong[0], f"a parameter of pandas.{function.__name__}"
+        )
 
 
 def _check_name(name: object) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import re
 import socket
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "open_target"]
 
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
 _DASHBOARD_PORT = 8787
+_ADDRESS = re.compile(r"\w+://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def _client_of(value: object, stack: contextlib.ExitStack) -> Client:
                 f"compute_target is a Client that is {value.status}: make a new Client."
             )
         return value
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return _connect(value, value, stack)
     if hasattr(value, "scheduler_address") and hasattr(value, "scale"):
         return _connect(value, str(getattr(value, "scheduler_address", "")), stack)
@@ -129,8 +132,10 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
     count = config.process_count_per_node or len(visible_gpus()) or CPU_COUNT
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
     logging.getLogger("distributed.utils_perf").setLevel(logging.ERROR)
-    with (
-        LocalCluster(
+    with warnings.catch_warnings():
+        # Somebody may take the dashboard's port in this moment: then it gets another one.
+        warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
+        cluster = LocalCluster(
             n_workers=config.node_count,
             threads_per_worker=count,
             processes=False,
@@ -138,9 +143,8 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
             dashboard_address=_dashboard_address(),
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
         dashboard = None
         if importlib.util.find_spec("bokeh") is not None:
             port = cluster.scheduler.services["dashboard"].port

@@ -1,0 +1,380 @@
+"""What happens in the thread of a run, from the journal of an earlier start to the final name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daskprs.cluster_rows import ClusterRows
+from daskprs.driver import Driver
+from daskprs.earlier import Earlier
+from daskprs.events import (
+    ClusterReady,
+    Event,
+    Listener,
+    MiniBatchDone,
+    Noticed,
+    RunEnded,
+    RunStarted,
+)
+from daskprs.exceptions import (
+    DaskprsError,
+    NothingSucceededError,
+    RunCanceledError,
+    RunFailedError,
+    WriteFailedError,
+)
+from daskprs.job import Job
+from daskprs.journal import Journal, Record, Records
+from daskprs.logs import LogFolder, overview_line
+from daskprs.mini_batches import MiniBatch
+from daskprs.outcomes import Tally, threshold_exceeded
+from daskprs.output import JOURNAL, open_store
+from daskprs.output_folder import Lock
+from daskprs.planner import Planner
+from daskprs.report import REPORT, RunReport, read_report
+from daskprs.session import Session
+from daskprs.targets import open_target
+
+__all__ = ["Execution", "Progress"]
+
+logger = logging.getLogger(__name__)
+
+_REPORT_SECONDS = 2.0
+_LOCK_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `total` is None while the input is still being listed."""
+
+    done: int
+    total: int | None
+    kept: int
+    failed: int
+    items: int
+    failed_items: int
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        return overview_line(self.done, self.total, self.seconds, self.done - self.kept)
+
+
+class Execution:
+    """The work of one run; `run` is called once, in a thread of its own.
+
+    Attributes
+    ----------
+    report : RunReport
+    error : BaseException or None
+        What made the run fail.
+    ended : threading.Event
+    """
+
+    def __init__(self, job: Job, lock: Lock, compute_target: object) -> None:
+        self.job, self._lock, self._compute_target = job, lock, compute_target
+        self.canceled, self.wake, self.ended = (threading.Event() for _ in range(3))
+        self.error: BaseException | None = None
+        self.listeners: list[Listener] = []
+        self.notices: list[str] = []
+        self.dashboard_link: str | None = None
+        self.store = open_store(job.folder, job.config.append_row_file_name, job.output_format)
+        self.report = RunReport(
+            name=job.name,
+            description=job.config.description,
+            logs=job.folder.url_of("logs"),
+        )
+        self._began = time.monotonic()
+        self._tally, self._kept = Tally(), Tally()
+        self._planner: Planner | None = None
+        self._driver: Driver | None = None
+        self._earlier = Earlier(Records())
+        self._is_begun = False
+        self._report_due = self._lock_due = 0.0
+        local = job.folder.local
+        self._log_path = Path(tempfile.mkdtemp(prefix="daskprs-logs-")) if local is None else local
+        self._logs = LogFolder(self._log_path / "logs", lambda: self.progress.line)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        tally = self._tally + self._kept
+        planner = self._planner
+        total = planner.planned if planner is not None and planner.is_complete else None
+        if self.report.reused:
+            total = tally.mini_batches.total
+        return Progress(
+            done=tally.mini_batches.total,
+            total=total,
+            kept=self._kept.mini_batches.total,
+            failed=tally.mini_batches.failed,
+            items=tally.items.total,
+            failed_items=tally.items.failed,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def current_report(self) -> RunReport:
+        """Return the report, as far as the run is."""
+        if not self.ended.is_set() and self._is_begun:
+            self._update_report()
+        return self.report
+
+    def run(self) -> None:
+        """Work until the end, whatever it is; nothing is raised."""
+        error: BaseException | None = None
+        try:
+            self._run()
+            status, message = "Completed", self._say_completed()
+        except BaseException as raised:
+            error = raised
+            status = "Canceled" if isinstance(raised, RunCanceledError) else "Failed"
+            if not isinstance(raised, DaskprsError):
+                logger.error("the run failed inside daskprs", exc_info=raised)
+                error = RunFailedError(
+                    f"daskprs itself failed ({type(raised).__name__}: {raised}). The same run "
+                    "goes on with what is missing.\n" + "".join(traceback.format_exception(raised))
+                )
+            message = _message(error or raised)
+        if error is not None and self._is_begun:
+            error = self._leave_partial(error)
+            message = _message(error)
+        self.report.status, self.report.message = status, message
+        self.error = error
+        with contextlib.suppress(Exception):
+            self._tell_the_end()
+        with contextlib.suppress(Exception):
+            self.store.close()
+        self._lock.release()
+        self.ended.set()
+
+    def _run(self) -> None:
+        job = self.job
+        journal = self.store.load()
+        if journal is not None and not (job.allow_reuse and self._is_same_run(journal)):
+            journal = None
+        if journal is not None and journal.finished is not None:
+            if self._reuse(journal):
+                return
+            journal = None
+        with ExitStack() as stack:
+            session = None
+            if self._compute_target is not None:
+                # A cluster that cannot be used is found out before anything is touched.
+                target = stack.enter_context(open_target(self._compute_target, job.config))
+                session = stack.enter_context(Session(job, target, self.wake, self._emit))
+            self._begin(journal)
+            self._plan_and_drive(session)
+        self._check_something_succeeded()
+        self._publish()
+
+    def _begin(self, journal: Journal | None) -> None:
+        """Go on with a journal, or start a new one."""
+        self._is_begun = True
+        if journal is not None:
+            self.store.resume()
+            self._earlier = Earlier(journal.records)
+            self._logs.keep_failed_items(self._earlier.has_rows)
+        else:
+            self._set_logs_aside()
+            self.store.begin(self.job.facts())
+        self._emit(RunStarted(self._earlier.count))
+
+    def _plan_and_drive(self, session: Session | None) -> None:
+        job = self.job
+        rows = ClusterRows(job, self.canceled, self.wake)
+        self._planner = Planner(rows.plan(), self._take_over, self.wake)
+        self._driver = Driver(
+            *(job, self._planner, rows, self.store, self._tally),
+            *(self._emit, self.canceled, self.wake),
+        )
+        self._driver.tick = self._tick
+        self._driver.kept_tally = self._kept
+        self._driver.run(session)
+        if not self._planner.planned:
+            self._emit(Noticed("the input has no rows: there was nothing to run."))
+
+    def _take_over(self, mini_batch: MiniBatch) -> Record | None:
+        """Tell the record of a mini-batch that an earlier start has done."""
+        record = self._earlier.take(mini_batch)
+        if record is not None:
+            self._kept.add(total=record.total, succeeded=record.succeeded)
+        return record
+
+    def _check_something_succeeded(self) -> None:
+        items = (self._tally + self._kept).items
+        if self.job.output_format is None or not items.total or items.succeeded:
+            return
+        assert self._driver is not None
+        failures = self._driver.failures
+        raise NothingSucceededError(
+            f"not one of {items.total} items succeeded. First failures:\n{failures.text()}",
+            script_traceback=failures.traceback,
+        )
+
+    def _publish(self) -> None:
+        order = None
+        if self._earlier.has_stale or self.job.config.ordered:
+            assert self.store.journal is not None
+            records = self.store.journal.records
+            # Rows of mini-batches that are not in the plan any more are left out.
+            order = [at for at in records.current() if self._earlier.is_wanted(at)]
+            if self.job.config.ordered:
+                order.sort(key=records.index_at)
+        self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
+
+    def _final_report(self) -> dict[str, Any]:
+        self._update_report()
+        counts = self.report.to_dict()
+        return {key: counts[key] for key in ("mini_batches", "items")}
+
+    # Reuse
+
+    def _is_same_run(self, journal: Journal) -> bool:
+        return self.job.is_same_run(journal, self._last_sign(journal))
+
+    def _last_sign(self, journal: Journal) -> float:
+        """When the earlier run last wrote something; 0 where nobody can tell."""
+        if journal.finished is not None:
+            return float(journal.finished.get("ended", 0.0))
+        local = self.job.folder.local
+        return 0.0 if local is None else (local / JOURNAL).stat().st_mtime
+
+    def _reuse(self, journal: Journal) -> bool:
+        """Take over a finished run, if it is what this run would be."""
+        earlier, tally = Earlier(journal.records), Tally()
+        for at in journal.records.current():
+            record = journal.records[at]
+            tally.add(total=record.total, succeeded=record.succeeded, failed=record.failed)
+        count = tally.mini_batches.total
+        if threshold_exceeded(self.job.config, tally, planned=count) is not None:
+            return False
+        for mini_batch in self.job.plan_without_cluster():
+            if not earlier.knows(mini_batch):
+                return False
+            count -= 1
+            if self.canceled.is_set():
+                raise RunCanceledError("the run was canceled before it began.")
+        if count and not self.job.is_shuffled:
+            return False
+        with contextlib.suppress(DaskprsError):
+            report = read_report(self.job.folder)
+            report.reused = True
+            report.name = self.job.name
+            self.report = report
+            self._kept = tally
+            return True
+        return False
+
+    def _set_logs_aside(self) -> None:
+        logs = self._logs.folder
+        if logs.is_dir() and any(logs.iterdir()):
+            previous = logs.with_name("logs.previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            logs.rename(previous)
+
+    # Telling
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, ClusterReady):
+            self.dashboard_link = event.dashboard_link
+        if isinstance(event, Noticed):
+            self.notices.append(event.text)
+        if isinstance(event, MiniBatchDone) and event.outcome.failed_items:
+            self.report.add_failure(event.outcome)
+        try:
+            self._logs(event)
+        except OSError as error:
+            raise WriteFailedError(
+                f"the logs could not be written to {self._logs.folder} ({error}). What was written "
+                "before is kept: when there is room and permission, the same run goes on."
+            ) from error
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener of the run %r failed", self.job.name)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._logs.tick()
+        if now >= self._report_due:
+            self._report_due = now + _REPORT_SECONDS
+            self._update_report()
+            self._write_report()
+        if now >= self._lock_due:
+            self._lock_due = now + _LOCK_SECONDS
+            self._lock.refresh()
+
+    def _update_report(self) -> None:
+        report = self.report
+        report.take(self._tally + self._kept)
+        report.kept = self._kept.mini_batches.total
+        report.seconds = time.monotonic() - self._began
+        report.output_file = None
+        if self.job.output_format is not None:
+            done = report.status == "Completed"
+            report.output_file = self.store.final_url if done else self.store.partial_url
+
+    def _say_completed(self) -> str:
+        tally = self._tally + self._kept
+        text = f"{tally.mini_batches.total} mini-batches are done"
+        if tally.mini_batches.failed:
+            text += f", {tally.mini_batches.failed} of them failed"
+        if tally.items.failed:
+            text += f", {tally.items.failed} of {tally.items.total} items failed"
+        return f"{text}."
+
+    def _leave_partial(self, error: BaseException) -> BaseException:
+        """Keep the rows of a run that did not complete, and say where they are."""
+        with contextlib.suppress(DaskprsError, OSError):
+            self.store.flush()
+        with contextlib.suppress(DaskprsError, OSError):
+            self.store.show_partial()
+        kept = (self._tally + self._kept).mini_batches.succeeded
+        if kept and self.job.output_format is not None and isinstance(error, DaskprsError):
+            where = f"\nThe rows of {kept} mini-batches are in {self.store.partial_url}"
+            return type(error)(error.message + where, **error.facts)
+        return error
+
+    def _tell_the_end(self) -> None:
+        if self.report.reused or not self._is_begun:
+            return
+        self._update_report()
+        self._emit(RunEnded(self.report.status, self.report.message))
+        self._write_report()
+        if self.job.folder.local is None:
+            self._upload_logs()
+            shutil.rmtree(self._log_path, ignore_errors=True)
+
+    def _write_report(self) -> None:
+        data = self.report.to_json().encode("utf-8")
+        with contextlib.suppress(OSError):
+            if self.job.folder.local is not None:
+                self.job.folder.write(REPORT, data)
+                return
+            path = self._log_path / REPORT
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def _upload_logs(self) -> None:
+        for folder, _, names in os.walk(self._log_path):
+            for name in names:
+                path = Path(folder, name)
+                relative = path.relative_to(self._log_path).as_posix()
+                with contextlib.suppress(Exception):
+                    self.job.folder.write(relative, path.read_bytes())
+
+
+def _message(error: BaseException) -> str:
+    return error.message if isinstance(error, DaskprsError) else str(error)

@@ -1,0 +1,57 @@
+"""What the driver hands out, and the outcome of what never came back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from daskprs.mini_batches import MiniBatch, TableSlice
+from daskprs.outcomes import Attempt, Outcome
+from daskprs.survey_queue import Source
+from daskprs.worker import SurveyFailure
+
+__all__ = ["Group", "Survey", "killed", "unreadable"]
+
+
+@dataclass
+class Group:
+    """Mini-batches that ride in one task; `frame` is a future of their rows, if there is one."""
+
+    mini_batches: list[MiniBatch]
+    frame: Any = None
+    lost: int = 0
+
+
+@dataclass
+class Survey:
+    """A task that looks through a large table file."""
+
+    source: Source
+    piece: TableSlice
+    lost: int = 0
+
+
+def unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:
+    total = failure.items[part]
+    return Outcome(
+        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
+        total=total, returned=0, failed=True, rows=None, attempts=(),
+        items=mini_batch.piece.items(total),
+        error=f"{failure.error}\n[mini-batch {mini_batch.index} ({mini_batch.piece})]",
+        traceback=failure.traceback,
+    )  # fmt: skip
+
+
+def killed(mini_batch: MiniBatch, why: str, tries: int) -> Outcome:
+    total = mini_batch.items if mini_batch.items is not None else mini_batch.piece.count_items()
+    now = time.time()
+    attempts = tuple(
+        Attempt(number, "WORKER_DIED", "", "", "", now, 0.0, 0.0, 0.0, error=why)
+        for number in range(1, tries + 1)
+    )
+    return Outcome(
+        index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
+        total=total, returned=0, failed=True, rows=None, attempts=attempts,
+        items=mini_batch.piece.items(total), error=f"its Dask workers died: {why}",
+    )  # fmt: skip
