@@ -200,7 +200,9 @@ class _RenamedFile(UnnamedFile):
 
     def _commit(self) -> None:
         os.replace(self._path, self._final)
-        sync_folder(str(self._final.parent))
+        # It has its name. Should a power failure take it back, the next load sees that.
+        with contextlib.suppress(OSError):
+            sync_folder(str(self._final.parent))
 
     def _discard(self) -> None:
         """It stays where it is."""

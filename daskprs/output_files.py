@@ -221,7 +221,9 @@ class _NewDiskFile(NewFile):
 
     def _commit(self) -> None:
         os.replace(self._temporary, self._path)
-        sync_folder(os.path.dirname(self._path))
+        # It has its name; whether that survives a power failure, who reads it has to see.
+        with contextlib.suppress(OSError):
+            sync_folder(os.path.dirname(self._path))
 
     def _discard(self) -> None:
         # Closing may fail for the same reason as writing did.

@@ -21,6 +21,7 @@ from daskprs.output_lock import Lock
 __all__ = ["Lock", "OutputFolder"]
 
 _THREADS = 16
+_UNFINISHED = f"{WORK}/unfinished"
 _Result = TypeVar("_Result")
 
 
@@ -120,7 +121,11 @@ class OutputFolder:
 
     def new(self, name: str) -> NewFile:
         """Begin a file of any size, which appears when it is committed. One at a time."""
-        return self._files.new(self._path(name), self._path(f"{WORK}/writing"))
+        return self._files.new(self._path(name), self._path(_UNFINISHED))
+
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process has left of a `new` file."""
+        self.remove(_UNFINISHED)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, or None where there is none."""

@@ -150,6 +150,7 @@ class RowStore(ABC):
     def _forget(self, journal: Journal) -> None:
         # What cannot be removed now does no harm.
         with contextlib.suppress(*self._errors):
+            self.folder.remove_unfinished()
             self._forget_rows(journal)
 
     @contextlib.contextmanager
@@ -202,7 +203,7 @@ class RowStore(ABC):
         return records.key_at(before) == outcome.key
 
     def _begun(self) -> Journal:
-        if self.journal is None:
+        if self.journal is None or self.journal.finished is not None:
             raise ValueError("begin() or resume() comes first")
         return self.journal
 
@@ -294,7 +295,12 @@ class RowStore(ABC):
         with self._final_file(journal, order) as new:
             # First the mark: it counts once the file has its name.
             self._mark_finished(journal, facts, new.size)
-            new.commit()
+            try:
+                new.commit()
+            except self._errors:
+                # A store may have done it, and only its answer was lost.
+                if self.folder.size(self.name) != new.size:
+                    raise
         return new.size
 
     def _final_file(self, journal: Journal, order: Sequence[int] | None) -> UnnamedFile:
@@ -321,7 +327,9 @@ class RowStore(ABC):
         WriteFailedError
         """
         journal = self.journal
-        if journal is None or self.output_format is None or self._partial_is_shown:
+        if journal is None or journal.finished is not None:
+            return
+        if self.output_format is None or self._partial_is_shown:
             return
         flushed = (at for at in journal.records.current() if at < self._flushed_records)
         with self._writing(), self._composed(self.partial_name, flushed) as new:
