@@ -118,6 +118,9 @@ def _pairs(option: str) -> Callable[..., dict[str, str]]:
 class _ManyUrls(click.Command):
     """Lets ``--files`` and ``--tabular`` take all words up to the next option."""
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["SCRIPT", self.options_metavar or ""]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         many, words, name = ("--files", "--tabular"), [], ""
         head, rest = args, []

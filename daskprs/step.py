@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +223,8 @@ def _check_options(reader: TableReader) -> None:
         return
     import pandas as pd
 
-    function: Callable[..., Any] = {"jsonl": pd.read_json, "parquet": pd.read_parquet}.get(
-        reader.format, pd.read_csv
-    )
+    readers: dict[str, Any] = {"jsonl": pd.read_json, "parquet": pd.read_parquet}
+    function = readers.get(reader.format, pd.read_csv)
     known = inspect.signature(function).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     wrong = [name for name in reader.options if name not in known]
