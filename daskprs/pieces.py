@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from daskprs.file_trees import is_local
+from daskprs.file_trees import is_local, split_chain
 from daskprs.tables import Survey, TableFile, TableReader, count_items, read_part, survey
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ class FilePaths:
         """Give local paths; files of other stores are fetched into `scratch` first."""
         if not self.paths or is_local(self.paths[0]):
             return list(self.paths)
-        os.makedirs(scratch, exist_ok=True)
-        local = [os.path.join(scratch, _base_name(path)) for path in self.paths]
+        local = _local_paths(self.paths, scratch)
         if self.contents is not None:
             for path, content in zip(local, self.contents, strict=True):
                 Path(path).write_bytes(content)
             return local
-        fs, _ = fsspec.core.url_to_fs(self.paths[0], **self.storage_options)
-        fs.get([fs._strip_protocol(path) for path in self.paths], local)
+        found = [fsspec.core.url_to_fs(path, **self.storage_options) for path in self.paths]
+        found[0][0].get([inside for _, inside in found], local)
         return local
 
     def portable(self) -> FilePaths:
@@ -73,8 +72,17 @@ class FilePaths:
         return f"{self.paths[0]}{more}"
 
 
-def _base_name(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1] or "file"
+def _local_paths(urls: Sequence[str], scratch: str) -> list[str]:
+    """Give every file its own name; those of the same name stand in folders of their own."""
+    taken: set[str] = set()
+    local = []
+    for number, url in enumerate(urls):
+        name = split_chain(url)[1].rstrip("/").rsplit("/", 1)[-1] or "file"
+        folder = os.path.join(scratch, str(number)) if name in taken else scratch
+        taken.add(name)
+        os.makedirs(folder, exist_ok=True)
+        local.append(os.path.join(folder, name))
+    return local
 
 
 @dataclass(frozen=True)
