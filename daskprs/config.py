@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -18,30 +20,39 @@ DEFAULT_TABLE_BYTES = 1024**2
 DEFAULT_ROW_FILE = "parallel_run_step.txt"
 
 _UNITS = {"": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
-_SIZE = re.compile(r"\s*(\d+)\s*(KB|MB|GB)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]+)\s*(KB|MB|GB)?\s*", re.IGNORECASE)
 _FORBIDDEN_IN_NAME = set('~"#%&*:<>?/\\{|}') | {chr(c) for c in range(32)}
 _SUFFIXES = {"text": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
 
 OutputFormat = Literal["text", "csv", "jsonl", "parquet"]
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole_number(value: object) -> int | None:
+    """Return a whole number of any library as Python's; True and False are none."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return None
 
 
 def _integer(name: str, value: object, least: int, example: str) -> int:
-    if not _is_int(value) or value < least:  # type: ignore[operator]
+    number = _whole_number(value)
+    if number is None or number < least:
         raise ConfigError.of(name, value, f"a whole number of at least {least}, such as {example}")
-    return value  # type: ignore[return-value]
+    return number
+
+
+def _real_number(value: object) -> float | None:
+    whole = _whole_number(value)
+    if whole is None and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else None
+    return whole
 
 
 def _seconds(name: str, value: object, example: str) -> float:
-    accepted = f"a number of seconds greater than 0, such as {example}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError.of(name, value, accepted)
-    if not math.isfinite(value) or value <= 0:
-        raise ConfigError.of(name, value, accepted)
-    return value
+    number = _real_number(value)
+    if number is None or number <= 0:
+        raise ConfigError.of(name, value, f"a number of seconds greater than 0, such as {example}")
+    return number
 
 
 def _choice(name: str, value: object, choices: tuple[str, ...], fold: Callable[[str], str]) -> str:
@@ -59,9 +70,8 @@ def _flag(name: str, value: object) -> bool:
 def parse_size(name: str, value: object) -> int:
     """Read a size: a whole number, or text such as ``"10MB"`` (1024-based, any case)."""
     accepted = 'a whole number of at least 1, or text such as "10", "100KB", "10MB" or "1GB"'
-    if _is_int(value):
-        size: int = value  # type: ignore[assignment]
-    else:
+    size = _whole_number(value)
+    if size is None:
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             raise ConfigError.of(name, value, accepted)
@@ -93,10 +103,10 @@ class ParallelRunConfig:
 
     Parameters
     ----------
-    entry_script : str or Path
+    entry_script : str or PathLike
         The script with ``init()`` and ``run(mini_batch)``; relative to `source_directory`
         where that is given.
-    source_directory : str or Path, optional
+    source_directory : str or PathLike, optional
         Its whole content reaches every worker. Default: the folder of the entry script.
     mini_batch_size : int or str, optional
         Files: how many (default 10). Tables: bytes of source data, such as ``"10MB"``
@@ -160,8 +170,8 @@ class ParallelRunConfig:
     3
     """
 
-    entry_script: str | Path
-    source_directory: str | Path | None = None
+    entry_script: str | os.PathLike[str]
+    source_directory: str | os.PathLike[str] | None = None
     mini_batch_size: int | str | None = None
     partition_keys: list[str] | None = None
     error_threshold: int = -1
@@ -200,7 +210,7 @@ class ParallelRunConfig:
                 accepted="not together with mini_batch_size",
             )
         if self.append_row_file_name == DEFAULT_ROW_FILE:
-            name = Path(DEFAULT_ROW_FILE).stem + _SUFFIXES[self.output_format]
+            name = _default_row_file(self.output_format)
             object.__setattr__(self, "append_row_file_name", name)
 
     # What the script is
@@ -210,11 +220,14 @@ class ParallelRunConfig:
             value = getattr(self, name)
             if value is None and name == "source_directory":
                 continue
-            if not isinstance(value, str | Path) or not str(value).strip():
+            path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+            if not isinstance(path, str) or not path.strip() or "\0" in path:
                 raise ConfigError.of(name, value, "a path, such as 'score.py' or 'scripts'")
         if self.source_directory is not None and not self.source_path.is_dir():
             raise ConfigError.of(
-                "source_directory", str(self.source_directory), "a folder that exists"
+                "source_directory",
+                str(self.source_directory),
+                "a folder that exists, such as 'scripts'",
             )
         script = self.script_path
         if not script.is_file():
@@ -233,21 +246,22 @@ class ParallelRunConfig:
     def script_path(self) -> Path:
         """Absolute path of the entry script."""
         base = Path.cwd() if self.source_directory is None else self.source_path
-        return Path(_absolute(base / Path(self.entry_script).expanduser()))
+        return Path(os.path.abspath(base / Path(self.entry_script).expanduser()))
 
     @property
     def source_path(self) -> Path:
         """Absolute path of the source directory."""
         if self.source_directory is None:
             return self.script_path.parent
-        return Path(_absolute(Path(self.source_directory).expanduser()))
+        return Path(os.path.abspath(Path(self.source_directory).expanduser()))
 
     # One check a field, found by its name
 
     def _check_mini_batch_size(self, value: object) -> object:
-        if value is not None:
-            parse_size("mini_batch_size", value)
-        return value
+        if value is None:
+            return None
+        size = parse_size("mini_batch_size", value)
+        return value if isinstance(value, str) else size
 
     def _check_partition_keys(self, value: object) -> list[str] | None:
         if value is None:
@@ -270,12 +284,12 @@ class ParallelRunConfig:
     def _check_allowed_failed_percent(self, value: object) -> float | None:
         if value is None:
             return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value <= 100:  # type: ignore[operator]
+        number = _real_number(value)
+        if number is None or not 0 <= number <= 100:
             raise ConfigError.of(
                 "allowed_failed_percent", value, "a number from 0 to 100, such as 5"
             )
-        return value  # type: ignore[return-value]
+        return number
 
     def _check_output_action(self, value: object) -> str:
         return _choice("output_action", value, ("append_row", "summary_only"), str.lower)
@@ -331,15 +345,15 @@ class ParallelRunConfig:
 
     def _check_description(self, value: object) -> object:
         if value is not None and not isinstance(value, str):
-            raise ConfigError.of("description", value, "text")
+            raise ConfigError.of("description", value, "text, such as 'the weekly scores'")
         return value
 
     def with_changes(self, **changes: Any) -> ParallelRunConfig:
         """Return a copy with some fields changed, checked again."""
+        if self.append_row_file_name == _default_row_file(self.output_format):
+            changes = {"append_row_file_name": DEFAULT_ROW_FILE, **changes}
         return replace(self, **changes)
 
 
-def _absolute(path: Path) -> str:
-    import os
-
-    return os.path.abspath(path)
+def _default_row_file(output_format: str) -> str:
+    return Path(DEFAULT_ROW_FILE).stem + _SUFFIXES[output_format]

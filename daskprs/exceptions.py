@@ -12,9 +12,9 @@
     └── RunFailedError              work was started and did not complete (exit code 1)
         ├── EntryScriptError        the user's code failed; fact `script_traceback`
         │   ├── InitFailedError     init(), or the script's module-level code
-        │   └── MiniBatchFailedError    run(), in a lazy collection
-        ├── ThresholdExceededError  more failures than allowed
-        ├── NothingSucceededError   append_row, and not one item succeeded
+        │   ├── MiniBatchFailedError    run(), in a lazy collection
+        │   ├── ThresholdExceededError  more failures than allowed
+        │   └── NothingSucceededError   append_row, and not one item succeeded
         ├── InputChangedError       an input file was changed or removed after it was listed
         ├── ClusterLostError        no workers, no scheduler, no progress
         ├── WriteFailedError        the output could not be written
@@ -66,11 +66,8 @@ class DaskprsError(Exception):
         self.__dict__.update(facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.facts)
-
-
-def _rebuild(kind: type[DaskprsError], message: str, facts: dict[str, Any]) -> DaskprsError:
-    return kind(message, **facts)
+        # Facts and notes are in the dictionary.
+        return type(self), (self.message,), self.__dict__
 
 
 class UsageError(DaskprsError, ValueError):
