@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import codecs
+import difflib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import fsspec.utils
 
+from daskprs.exceptions import ConfigError
 from daskprs.record_ends import Dialect
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "TableReader", "compression_of", "format_of"]
+__all__ = ["FORMATS", "TableReader", "check_options", "compression_of", "format_of"]
 
 FORMATS = {
     ".csv": "csv",
@@ -172,6 +175,32 @@ class TableReader:
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
         return table
+
+
+def check_options(format: str, options: Mapping[str, Any]) -> None:  # noqa: A002
+    """Refuse options that the reader of pandas does not have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not options:
+        return
+    import pandas as pd
+
+    readers = {"jsonl": pd.read_json, "parquet": pd.read_parquet}
+    reader: Any = readers.get(format, pd.read_csv)
+    parameters = inspect.signature(reader).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = list(parameters)[1:]  # the first one is the file
+    for name, value in options.items():
+        if name not in known:
+            close = [option for option in known if name.startswith(option)]
+            close = close or difflib.get_close_matches(name, known, 1) or ["encoding"]
+            raise ConfigError.of(
+                name, value, f"left out: pandas.{reader.__name__} has options such as {close[0]!r}"
+            )
 
 
 def _json_types_as_they_are() -> dict[str, bool]:
