@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from daskprs.entry_process.host import Reply
 from daskprs.entry_process.wire import MiniBatchContext
 from daskprs.mini_batches import MiniBatch
-from daskprs.outcomes import Attempt, Outcome
+from daskprs.outcomes import Attempt, Outcome, located
 from daskprs.script_host import ScriptHost, Slot
 
 __all__ = ["Limits", "try_mini_batch"]
@@ -82,13 +82,13 @@ def _outcome(
 ) -> Outcome:
     if total is None:
         total = _count_items(mini_batch)
-    error = _explain(mini_batch, reply, len(attempts))
+    place = f"mini-batch {mini_batch.index} ({mini_batch.piece})"
+    error = ""
     short = reply.ok and reply.returned < total
     if short:
-        error = (
-            f"run() returned {reply.returned} results for {total} items "
-            f"(mini-batch {mini_batch.index}: {mini_batch.piece})."
-        )
+        error = located(f"run() returned {reply.returned} of {total} results.", place)
+    elif not reply.ok:
+        error = located(reply.error, f"{place}, try {len(attempts)} of {len(attempts)}")
     return Outcome(
         index=mini_batch.index,
         key=mini_batch.key,
@@ -102,13 +102,6 @@ def _outcome(
         error=error,
         traceback=reply.traceback,
     )
-
-
-def _explain(mini_batch: MiniBatch, reply: Reply, tries: int) -> str:
-    if reply.ok:
-        return ""
-    where = f"mini-batch {mini_batch.index} ({mini_batch.piece}), try {tries} of {tries}"
-    return f"{reply.error}\n[{where}]"
 
 
 def _count_items(mini_batch: MiniBatch) -> int:

@@ -9,7 +9,15 @@ from typing import Any
 from daskprs.config import ParallelRunConfig
 from daskprs.entry_process.wire import Rows
 
-__all__ = ["Attempt", "Counts", "Outcome", "Tally", "threshold_exceeded"]
+__all__ = [
+    "Attempt",
+    "Counts",
+    "Outcome",
+    "Tally",
+    "distinct",
+    "located",
+    "threshold_exceeded",
+]
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,14 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
+def located(error: str, place: str) -> str:
+    """Add to an error where it happened."""
+    return f"{error}\n[{place}]"
+
+
 def distinct(errors: Sequence[tuple[str, str]], most: int = 3) -> list[tuple[str, str]]:
-    """Return the first errors of different text, as (error, traceback)."""
-    return list({error: (error, traceback) for error, traceback in reversed(errors)}.values())[
-        ::-1
-    ][:most]
+    """Return the first errors that differ in more than their place, as (error, traceback)."""
+    first: dict[str, tuple[str, str]] = {}
+    for error, traceback in errors:
+        first.setdefault(error.rpartition("\n[")[0] or error, (error, traceback))
+    return list(first.values())[:most]

@@ -186,7 +186,7 @@ def test_no_file_descriptor_and_no_zombie_is_left() -> None:
     before = set(os.listdir("/dev/fd"))
     script = "import os\ndef run(m): os._exit(1)"
     with hosted(script) as host:
-        host.run("a", tries=5)
+        host.run("a", tries=3)
     me = psutil.Process()
     assert [child for child in me.children() if child.status() == psutil.STATUS_ZOMBIE] == []
     assert set(os.listdir("/dev/fd")) <= before
