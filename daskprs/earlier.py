@@ -59,7 +59,5 @@ class Earlier:
         return self._left > 0
 
     def is_wanted(self, at: int) -> bool:
-        """Whether the rows of the record at this position belong into the output."""
-        if self._records.length_at(at) < 0:
-            return False
+        """Whether the rows of the record at this position, if it has any, belong into the output."""
         return at >= self._count or bool(self._taken[at])

@@ -228,7 +228,8 @@ class Execution:
             assert self.store.journal is not None
             records = self.store.journal.records
             # Rows of mini-batches that are not in the plan any more are left out.
-            order = [at for at in records.current() if self._earlier.is_wanted(at)]
+            with_rows = (at for at in records.current() if records.length_at(at) >= 0)
+            order = [at for at in with_rows if self._earlier.is_wanted(at)]
             if self.job.config.ordered:
                 order.sort(key=records.index_at)
         self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
