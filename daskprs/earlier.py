@@ -59,5 +59,5 @@ class Earlier:
         return self._left > 0
 
     def is_wanted(self, at: int) -> bool:
-        """Whether the rows of the record at this position, if it has any, belong into the output."""
+        """Whether the rows of the record at this position, if any, belong into the output."""
         return at >= self._count or bool(self._taken[at])
