@@ -162,8 +162,9 @@ class _UrlDataset:
         return [Path(base_folder(url)) for url in self.urls if is_local(url)]
 
     def __repr__(self) -> str:
-        # storage_options may hold keys: they are never shown.
-        return f"{type(self).__name__}({list(self.urls)!r})"
+        # storage_options may hold keys, and so may urls: they are never shown.
+        secrets = Secrets([self.storage_options], self.urls, {})
+        return secrets.hide(f"{type(self).__name__}({list(self.urls)!r})")
 
 
 class FileDataset(_UrlDataset):

@@ -316,6 +316,7 @@ class Driver:
     def _take_outcome(self, outcome: Outcome, mini_batch: MiniBatch) -> None:
         if outcome.index not in self._open:
             return  # told twice: its rows are taken already
+        outcome = self.job.secrets.hide_in_outcome(outcome)
         try:
             self.store.add(outcome)
         except ColumnsChangedError as error:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from daskprs.earlier import Earlier
 from daskprs.events import (
     ClusterReady,
     Event,
+    InitTried,
     Listener,
+    LogArrived,
     MiniBatchDone,
     Noticed,
     RunEnded,
@@ -93,7 +95,7 @@ class Execution:
         self.report = RunReport(
             name=job.name,
             description=job.config.description,
-            logs=job.folder.url_of("logs"),
+            logs=job.secrets.hide(job.folder.url_of("logs")),
         )
         self._began = time.monotonic()
         self._tally, self._kept = Tally(), Tally()
@@ -145,7 +147,8 @@ class Execution:
                     f"daskprs itself failed ({type(raised).__name__}: {raised}). The same run "
                     "goes on with what is missing.\n" + "".join(traceback.format_exception(raised))
                 )
-            message = _message(error or raised)
+            error = self.job.secrets.hide_in_error(error)
+            message = _message(error)
         if error is not None and self._is_begun:
             error = self._leave_partial(error)
             message = _message(error)
@@ -287,6 +290,7 @@ class Execution:
     # Telling
 
     def _emit(self, event: Event) -> None:
+        event = self._without_secrets(event)
         if isinstance(event, ClusterReady):
             self.dashboard_link = event.dashboard_link
         if isinstance(event, Noticed):
@@ -305,6 +309,17 @@ class Execution:
                 listener(event)
             except Exception:
                 logger.exception("a listener of the run %r failed", self.job.name)
+
+    def _without_secrets(self, event: Event) -> Event:
+        secrets = self.job.secrets
+        if isinstance(event, LogArrived):
+            return LogArrived(replace(event.chunk, data=secrets.hide_bytes(event.chunk.data)))
+        if isinstance(event, InitTried):
+            reply = event.record.reply
+            error, traceback_ = secrets.hide(reply.error), secrets.hide(reply.traceback)
+            reply = replace(reply, error=error, traceback=traceback_)
+            return InitTried(replace(event.record, reply=reply))
+        return Noticed(secrets.hide(event.text)) if isinstance(event, Noticed) else event
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -325,7 +340,8 @@ class Execution:
         report.output_file = None
         if self.job.output_format is not None:
             done = report.status == "Completed"
-            report.output_file = self.store.final_url if done else self.store.partial_url
+            url = self.store.final_url if done else self.store.partial_url
+            report.output_file = self.job.secrets.hide(url)
 
     def _say_completed(self) -> str:
         tally = self._tally + self._kept

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from daskprs.mini_batches import (
     plan,
 )
 from daskprs.output_folder import OutputFolder
+from daskprs.redaction import Secrets
 from daskprs.script_host import ScriptPackage, SourcePath
 from daskprs.side_inputs import SideInput, SidePath
 
@@ -84,6 +86,17 @@ class Job:
             init_timeout=config.init_timeout,
             process_count=config.process_count_per_node,
         )
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """What must not stand in anything that the run writes or says."""
+        urls = [self.folder.url, *(side.url for side in self.side_inputs)]
+        options = [self.folder.storage_options, *(s.storage_options for s in self.side_inputs)]
+        for dataset in self.inputs:
+            if not isinstance(dataset, FrameDataset):
+                urls += dataset.urls
+                options.append(dataset.storage_options)
+        return Secrets(options, urls, self.config.environment_variables)
 
     @property
     def is_shuffled(self) -> bool:

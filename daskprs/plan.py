@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from daskprs.config import ParallelRunConfig
+from daskprs.datasets import FrameDataset
 from daskprs.mini_batches import Dataset, Draft, MiniBatch, is_shuffled, plan
+from daskprs.redaction import Secrets
 
 __all__ = ["Plan"]
 
@@ -26,6 +28,7 @@ class Plan:
 
     mini_batches: list[MiniBatch] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
 
     @classmethod
     def of(cls, inputs: Sequence[Dataset], config: ParallelRunConfig) -> Plan:
@@ -38,7 +41,9 @@ class Plan:
                 return iter(())
             return None
 
-        return cls(list(plan(inputs, config, only_on_cluster)), later)
+        named = [dataset for dataset in inputs if not isinstance(dataset, FrameDataset)]
+        secrets = Secrets([d.storage_options for d in named], [u for d in named for u in d.urls])
+        return cls(list(plan(inputs, config, only_on_cluster)), later, secrets)
 
     def __len__(self) -> int:
         return len(self.mini_batches)
@@ -58,7 +63,7 @@ class Plan:
             nbytes = "?" if mini_batch.nbytes is None else str(mini_batch.nbytes)
             keys = mini_batch.partition_key_value
             what = str(mini_batch.piece) if keys is None else f"{keys} {mini_batch.piece}"
-            yield str(mini_batch.index), items, nbytes, what
+            yield str(mini_batch.index), items, nbytes, self.secrets.hide(what)
 
     @property
     def summary(self) -> str:
@@ -66,7 +71,7 @@ class Plan:
         items = sum(mini_batch.items or 0 for mini_batch in self.mini_batches)
         known = f", {items:,} items" if items else ""
         text = f"{len(self):,} mini-batches{known}, {self.nbytes:,} bytes"
-        return "; ".join([text, *self.later])
+        return self.secrets.hide("; ".join([text, *self.later]))
 
     def __repr__(self) -> str:
         lines = [self.summary]

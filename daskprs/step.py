@@ -18,6 +18,7 @@ from daskprs.listing import ListedFile, is_local, list_files
 from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
+from daskprs.redaction import Secrets
 from daskprs.run import ParallelRun
 from daskprs.script_host import SourcePath
 from daskprs.side_inputs import SideInput, SidePath
@@ -130,7 +131,16 @@ class ParallelRunStep:
         ------
         InputNotFoundError
         """
-        return Plan.of(self.inputs, self.config)
+        try:
+            return Plan.of(self.inputs, self.config)
+        except DaskprsError as error:
+            raise self._secrets().hide_in_error(error).with_traceback(None) from None
+
+    def _secrets(self) -> Secrets:
+        named = [dataset for dataset in self.inputs if not isinstance(dataset, FrameDataset)]
+        options = [self.storage_options, *(dataset.storage_options for dataset in named)]
+        urls = [str(self.output), *(url for dataset in named for url in dataset.urls)]
+        return Secrets(options, urls, self.config.environment_variables)
 
     def submit(self) -> ParallelRun:
         """Start the run in the background.
@@ -141,6 +151,12 @@ class ParallelRunStep:
             An input that matches nothing, an output folder that cannot be used or is in use, a
             scheduler that cannot be reached: whatever is wrong before any work starts.
         """
+        try:
+            return self._submit()
+        except DaskprsError as error:
+            raise self._secrets().hide_in_error(error).with_traceback(None) from None
+
+    def _submit(self) -> ParallelRun:
         source = self._check_script()
         self._check_inputs_exist()
         folder = OutputFolder(self.output, self.storage_options)
