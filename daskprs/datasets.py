@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daskprs.exceptions import ConfigError, UsageError
 from daskprs.file_trees import split_chain
 from daskprs.listing import ListedFile, base_folder, is_local, list_files
+from daskprs.redaction import Secrets
 from daskprs.table_reader import FORMATS, TableReader, check_options, format_of
 
 if TYPE_CHECKING:
