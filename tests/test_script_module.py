@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from entry_hosts import hosted
+from entry_hosts import hosted, write
 
 from daskprs.entry_process.script_module import wants_context
 
@@ -43,6 +45,19 @@ def test_a_script_imports(what: str) -> None:
         outcome = host.run("a")
     assert outcome.rows is not None, outcome.traceback
     assert outcome.rows.payload.decode() == f"{expected}\n"
+
+
+def test_pythonpath_means_the_same_folders_as_for_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative ones too, although the working directory is another."""
+    write(tmp_path, {"lib/of_the_worker.py": "WHO = 'worker'"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"lib{os.pathsep}elsewhere")
+    with hosted("from of_the_worker import WHO\ndef run(m): return [WHO]") as host:
+        outcome = host.run("a")
+    assert outcome.rows is not None
+    assert outcome.rows.payload == b"worker\n"
 
 
 NAMES = ["score.py", "score-1.py", "json.py", "daskprs.py", "x", "スコア.py", "sub/json.py"]

@@ -28,6 +28,11 @@ def make_environment(
         "AZUREML_BI_OUTPUT_PATH": output_folder,
         "PYTHONIOENCODING": "utf-8",
     }
+    if (
+        "PYTHONPATH" in environment
+    ):  # relative to the worker's directory, not to that of the process
+        folders = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, folders))
     if has_gpus:
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         if gpu is not None:
