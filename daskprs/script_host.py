@@ -298,6 +298,8 @@ class ScriptHost:
             self.last_used = time.monotonic()
             yield slot
         finally:
+            if self._stopped.is_set():  # close() may have been and gone
+                slot.discard()
             self.last_used = time.monotonic()
             self._idle.put(slot)
 

@@ -308,7 +308,7 @@ JSONS: dict[str, tuple[Any, Any]] = {
     "dict": ({"a": 1, "b": [None, True, "è"]}, {"a": 1, "b": [None, True, "è"]}),
     "scalar": ("a\nb", "a\nb"),
     "no number": ({"a": math.nan, "b": [math.inf, -math.inf]}, {"a": None, "b": [None, None]}),
-    "no value": ([pd.NA, pd.NaT, np.datetime64("NaT")], [None, None, None]),
+    "no value": ([pd.NA, pd.NaT, np.datetime64("NaT", "ns")], [None, None, None]),
     "numpy": ([np.int64(1), np.float32(0.5), np.bool_(True)], [1, 0.5, True]),
     "numpy array": (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
     "numpy array with NaN": (np.array([1.0, np.nan]), [1.0, None]),

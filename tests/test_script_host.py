@@ -182,6 +182,19 @@ def test_close_while_run_is_at_work_leaves_no_process_and_no_folder() -> None:
         host.host.close()
 
 
+def test_a_thread_that_comes_back_after_close_cleans_up_its_own_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daskprs.script_host._IDLE_WAIT", 0.1)
+    with hosted(ECHO) as host:
+        with host.host.slot(1) as slot:
+            process = slot.process()
+            host.host.close()
+            assert slot.pid == process.pid
+        assert slot.pid is None
+        assert process.pid not in {child.pid for child in psutil.Process().children()}
+
+
 def test_no_file_descriptor_and_no_zombie_is_left() -> None:
     before = set(os.listdir("/dev/fd"))
     script = "import os\ndef run(m): os._exit(1)"

@@ -9,10 +9,11 @@ process of their own::
        Start(script, argv, ...)                    import, init()
                           ◀──────────────────── InitDone | Failed
        Run(piece, context)                         piece.load(), run(mini_batch), results.to_rows
-                          ◀──────────────────── Loaded, then Done | Failed
+                          ◀──────────────────── Loaded, Returned, then Done | Failed
        Shutdown                                    shutdown()
 
 The child reads its mini-batch by itself and sends back rows that are ready to be written: no
-table crosses the pipe. A second pipe is a lifeline: when the worker dies, however it dies, the
-child and all that it started die too.
+table crosses the pipe. run()'s clock ticks from Loaded to Returned. A second pipe is a lifeline:
+when the worker dies, however it dies, the child and all of its process group die too. What has
+left the group is known by an environment variable, and killed when its entry process is.
 """
