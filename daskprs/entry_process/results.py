@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import pickle
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ def to_rows(result: Any, output_format: str, to_csv_options: Mapping[str, Any]) 
     ----------
     result : list, tuple or DataFrame
         From `materialise`.
-    output_format : {"text", "csv", "jsonl", "parquet"}
+    output_format : {"text", "csv", "jsonl", "parquet", "pickle"}
     to_csv_options : mapping
         Keyword arguments for `DataFrame.to_csv`, from the settings file of the script.
 
@@ -86,7 +87,7 @@ def to_rows(result: Any, output_format: str, to_csv_options: Mapping[str, Any]) 
     -------
     Rows
         `text`: what Azure ML writes, byte for byte. `parquet`: an Arrow IPC stream; the one
-        writer makes the parquet file of them.
+        writer makes the parquet file of them. `pickle`: the result itself, for collections.
     """
     if not len(result):
         return Rows(b"", 0)
@@ -94,6 +95,8 @@ def to_rows(result: Any, output_format: str, to_csv_options: Mapping[str, Any]) 
         return Rows(_text(result, to_csv_options), len(result))
     if output_format == "jsonl":
         return Rows(_jsonl(result), len(result))
+    if output_format == "pickle":
+        return Rows(_pickled(result), len(result))
     formatter = {"csv": _csv, "parquet": _arrow}[output_format]
     payload, columns = formatter(result)
     return Rows(payload, len(result), columns)
@@ -176,6 +179,16 @@ def _jsonl(result: Any) -> bytes:
         columns = [result.iloc[:, i].tolist() for i in range(len(names))]
         elements = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return b"".join([json_line(_labelled(element)) for element in elements])
+
+
+def _pickled(result: Any) -> bytes:
+    try:
+        return pickle.dumps(result, protocol=5)
+    except Exception as error:
+        raise BadResultError(
+            f"run() returned something that cannot leave its process ({error}): return a "
+            "DataFrame, or a list of plain values, dicts or arrays."
+        ) from error
 
 
 def _arrow(result: Any) -> tuple[bytes, tuple[str, ...]]:
