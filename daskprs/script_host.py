@@ -176,10 +176,20 @@ class ScriptHost:
         Threads of the worker: at most one process each.
     folder : str, optional
         Where to make the private folder; default: the system's temporary folder.
+    latest_first : bool
+        Lend the slot that was used last, so that there are no more processes than threads that
+        come at the same time, where `threads` is only the most of them.
     """
 
     def __init__(
-        self, package: ScriptPackage, *, node: str, ip: str, threads: int, folder: str | None = None
+        self,
+        package: ScriptPackage,
+        *,
+        node: str,
+        ip: str,
+        threads: int,
+        folder: str | None = None,
+        latest_first: bool = False,
     ) -> None:
         self.package = package
         self.node, self.ip = node, ip
@@ -199,7 +209,9 @@ class ScriptHost:
         if package.process_count is not None:
             count = min(threads, package.process_count)
         self.slots = [Slot(self) for _ in range(count)]
-        self._idle: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Slot] | queue.LifoQueue[Slot] = queue.SimpleQueue()
+        if latest_first:
+            self._idle = queue.LifoQueue()
         for slot in self.slots:
             self._idle.put(slot)
         self.last_used = time.monotonic()
