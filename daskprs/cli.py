@@ -41,6 +41,7 @@ _FIELDS: list[tuple[str, Any, str]] = [
     ("process_count_per_node", int, "Processes on each worker [GPUs, or else CPU cores]"),
     ("run_invocation_timeout", float, "Seconds that one call of run() may take [60]"),
     ("run_max_try", int, "How often a mini-batch is tried [3]"),
+    ("memory_limit_per_process", str, "Memory of an entry process, such as 2GB"),
     ("init_timeout", float, "Seconds that init() may take [600]"),
     ("first_task_creation_timeout", float, "Seconds to wait for a first worker [600]"),
     ("progress_update_timeout", float, "Seconds to wait for any sign of progress [1800]"),
@@ -62,7 +63,12 @@ _OTHER_NAMES = {
     "format": "--format",
     "name": "--name",
     "output": "--output",
+    "urls": "--files or --tabular",
 }
+
+
+# Parameters of TabularDataset that have options of their own here.
+_NOT_FOR_READERS = {"urls", "format", "storage_options", "partition_format", "name"}
 
 
 class _Failed(click.ClickException):
@@ -71,8 +77,7 @@ class _Failed(click.ClickException):
     exit_code = _FAILED
 
     def show(self, file: Any = None) -> None:
-        text = f"Error: {self.message}"
-        click.echo(text.encode("utf-8", "replace").decode("utf-8"), err=True)
+        click.echo(f"Error: {self.message}", err=True)
 
 
 class _WrongUsage(_Failed):
@@ -85,6 +90,7 @@ class _Interrupted(_Failed):
 
 @contextlib.contextmanager
 def _told_plainly() -> Iterator[None]:
+    """Tell what is wrong before any work starts in a line or two."""
     try:
         yield
     except UsageError as error:
@@ -93,13 +99,17 @@ def _told_plainly() -> Iterator[None]:
         raise _Interrupted(str(error)) from None
     except DaskprsError as error:
         raise _Failed(str(error)) from None
+    except OSError as error:
+        raise _WrongUsage(f"{type(error).__name__}: {error}") from None
 
 
 def _with_dashes(message: str) -> str:
-    """Name an option as it was typed."""
-    field, mark, rest = message.partition("=")
+    """Name the options as they were typed."""
     names = {name: f"--{name.replace('_', '-')}" for name, _, _ in _FIELDS} | _OTHER_NAMES
-    return f"{names[field]}{mark}{rest}" if mark and field in names else message
+    field, mark, rest = message.partition("=")
+    if mark and field in names:
+        message = f"{names[field]}{mark}{rest}"
+    return message.replace(" and partition_keys=", " and --partition-keys=")
 
 
 def _pairs(option: str) -> Callable[..., dict[str, str]]:
@@ -122,25 +132,43 @@ class _ManyUrls(click.Command):
         return ["SCRIPT", self.options_metavar or ""]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        many, words, name = ("--files", "--tabular"), [], ""
         head, rest = args, []
         if "--" in args:
             cut = args.index("--")
             head, rest = args[:cut], args[cut + 1 :]
-        for word in head:
-            if word.startswith("--"):
-                name = word if word in many else ""
-                if not name:
-                    words.append(word)
-            elif name:
-                words += [name, word]
-            else:
-                words.append(word)
-        for option in many:
-            if option in head and option not in words:
-                raise click.UsageError(f"{option} needs at least one URL", ctx)
         ctx.meta["arguments"] = rest
-        return super().parse_args(ctx, words)
+        try:
+            return super().parse_args(ctx, self._one_url_an_option(ctx, head))
+        except click.MissingParameter as error:
+            if error.param is None or error.param.name != "script":
+                raise
+            raise click.UsageError(
+                "SCRIPT is missing: put it first, before --files or --tabular takes it for a URL",
+                ctx,
+            ) from None
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+    def _one_url_an_option(self, ctx: click.Context, given: list[str]) -> list[str]:
+        words, option, is_waiting = [], "", False
+        for word in given:
+            if not word.startswith("--") and word != "-h":
+                words += [option, word] if option else [word]
+                is_waiting = False
+                continue
+            if is_waiting:
+                break
+            name, mark, value = word.partition("=")
+            option = name if name in ("--files", "--tabular") else ""
+            is_waiting = bool(option) and not mark
+            if not option:
+                words.append(word)
+            elif mark:
+                words += [option, value]
+        if is_waiting:
+            raise click.UsageError(f"{option} needs at least one URL", ctx)
+        return words
 
 
 def _step_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,6 +197,8 @@ def _step_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs("--env"),
                      help="Environment variable of the script"),
         click.option("--ordered", is_flag=True, help="Write the rows in input order"),
+        click.option("--split-failed-mini-batches", is_flag=True,
+                     help="Halve mini-batches that fail until the bad items stand alone"),
         click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler to run on"),
         click.option("--no-reuse", is_flag=True, help="Start from the beginning in any case"),
     ]  # fmt: skip
@@ -177,7 +207,10 @@ def _step_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="daskprs")
 def commands() -> None:
     """Run an entry script with init() and run(mini_batch) over files or tables, on Dask."""
@@ -185,6 +218,9 @@ def commands() -> None:
 
 def main() -> None:
     """Run a command; what is wrong is said in a line or two, without the whole usage."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name, or an error of a script, need not be text that the terminal can show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = commands.main(prog_name="daskprs", standalone_mode=False)
     except click.UsageError as error:
@@ -196,6 +232,9 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        if "daskprs.run" in sys.modules:
+            # Ctrl-C may have come in the moment between the start of a run and the wait for it.
+            sys.modules["daskprs.run"].cancel_all()
         sys.exit(_INTERRUPTED_CODE)
     sys.exit(code if isinstance(code, int) else _COMPLETED)
 
@@ -281,6 +320,8 @@ def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
         dataset = FileDataset(list(files), **shared)
     else:
         reader = {name: _value(text) for name, text in options["reader_options"].items()}
+        for name in _NOT_FOR_READERS.intersection(reader):
+            raise click.UsageError(f"--reader-option {name} is no option of a pandas reader", ctx)
         dataset = TabularDataset(list(tabular), format=options["format_"], **shared, **reader)
     return ParallelRunStep(
         name=options["name"] or _name_of(config.script_path.stem),
@@ -305,6 +346,7 @@ def _make_config(options: dict[str, Any]) -> ParallelRunConfig:
         environment_variables=options["env"],
         compute_target=options["scheduler"],
         ordered=options["ordered"],
+        split_failed_mini_batches=options["split_failed_mini_batches"],
         **given,
     )
 
@@ -350,7 +392,10 @@ def _wait(run: ParallelRun, quiet: bool) -> int:
         except UsageError:
             raise
         except DaskprsError as error:
-            _Failed(str(error)).show()
+            script_traceback = getattr(error, "script_traceback", "")
+            if script_traceback:
+                click.echo(f"{script_traceback.rstrip()}\n", err=True)
+            _Failed(error.message).show()
             click.echo(str(run.report))
             return _FAILED
     sys.stderr.flush()

@@ -141,6 +141,14 @@ class ParallelRunConfig:
         Seconds that one call of run() may take; then its process is killed.
     run_max_try : int
         How often a mini-batch is tried before it has failed.
+    split_failed_mini_batches : bool
+        When all tries have failed, halve the mini-batch until the bad items stand alone: all
+        others succeed. At most ``run_max_try + min(2 n - 2, 2000)`` calls of run() for `n`
+        items. Not with `partition_keys`.
+    memory_limit_per_process : int or str, optional
+        Bytes, or text such as ``"2GB"``, that an entry process and its children may use; above,
+        it is killed and the try has failed. Default: its share of the Dask worker's limit,
+        where that has one.
     init_timeout : float
         Seconds that the script's import and init() may take.
     first_task_creation_timeout, progress_update_timeout : float
@@ -186,6 +194,8 @@ class ParallelRunConfig:
     process_count_per_node: int | None = None
     run_invocation_timeout: float = 60
     run_max_try: int = 3
+    split_failed_mini_batches: bool = False
+    memory_limit_per_process: int | str | None = None
     init_timeout: float = 600
     first_task_creation_timeout: float = 600
     progress_update_timeout: float = 1800
@@ -208,6 +218,14 @@ class ParallelRunConfig:
                 field="partition_keys",
                 value=self.partition_keys,
                 accepted="not together with mini_batch_size",
+            )
+        if self.split_failed_mini_batches and self.partition_keys is not None:
+            raise ConfigError(
+                "split_failed_mini_batches=True is not accepted together with partition_keys: "
+                "all rows of a combination belong into one call of run().",
+                field="split_failed_mini_batches",
+                value=True,
+                accepted="False where there are partition_keys",
             )
         if self.append_row_file_name == DEFAULT_ROW_FILE:
             name = _default_row_file(self.output_format)
@@ -302,6 +320,14 @@ class ParallelRunConfig:
 
     def _check_ordered(self, value: object) -> bool:
         return _flag("ordered", value)
+
+    def _check_split_failed_mini_batches(self, value: object) -> bool:
+        return _flag("split_failed_mini_batches", value)
+
+    def _check_memory_limit_per_process(self, value: object) -> object:
+        if value is not None:
+            parse_size("memory_limit_per_process", value)
+        return value
 
     def _check_node_count(self, value: object) -> int:
         return _integer("node_count", value, 1, "2")

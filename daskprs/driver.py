@@ -108,6 +108,7 @@ class Driver:
             run_max_try=config.run_max_try,
             run_invocation_timeout=config.run_invocation_timeout,
             load_timeout=config.progress_update_timeout,
+            split=config.split_failed_mini_batches,
         )
         allowed = (config.error_threshold, config.allowed_failed_count,
                    config.allowed_failed_percent)  # fmt: skip

@@ -149,21 +149,20 @@ class LogFolder:
         stream.write(f"{_iso(time.time())} {text}\n")
 
     def _mini_batch(self, outcome: Outcome) -> None:
-        last = outcome.tries
         for attempt in outcome.attempts:
-            ok = attempt.number == last and not outcome.failed
-            succeeded = outcome.succeeded_items if ok else 0
-            self._attempt(outcome, attempt, succeeded)
+            self._attempt(outcome, attempt)
         if outcome.attempts:
             self._summarise(outcome, outcome.attempts[-1])
         if outcome.failed_items:
             self._failed(outcome)
 
-    def _attempt(self, outcome: Outcome, attempt: Attempt, succeeded: int) -> None:
+    def _attempt(self, outcome: Outcome, attempt: Attempt) -> None:
         category = "" if not attempt.error else _category(attempt.status)
+        total = outcome.total if attempt.total is None else attempt.total
+        succeeded = min(attempt.returned, total)
         row = (
             *(outcome.index, attempt.number, attempt.ip, attempt.process, _iso(attempt.started)),
-            *(outcome.total, succeeded, outcome.total - succeeded, f"{attempt.elapsed:.4f}"),
+            *(total, succeeded, total - succeeded, f"{attempt.elapsed:.4f}"),
             *(f"{attempt.load_seconds + attempt.run_seconds:.4f}", f"{attempt.run_seconds:.4f}"),
             *(attempt.status, category, attempt.error, outcome.label),
         )
@@ -196,8 +195,8 @@ class LogFolder:
     def _failed(self, outcome: Outcome) -> None:
         stream = self._stream(FAILED_ITEMS)
         for item in outcome.items or [{"input": outcome.label}]:
-            facts = {**item, "mini_batch": outcome.index, "tries": outcome.tries,
-                     "error": outcome.error}  # fmt: skip
+            about = {"mini_batch": outcome.index, "tries": outcome.tries, "error": outcome.error}
+            facts = {**about, **item}
             stream.write(json_text(facts) + "\n")
 
     def _log(self, chunk: LogChunk) -> None:

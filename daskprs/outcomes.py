@@ -35,6 +35,8 @@ class Attempt:
     run_seconds: float
     error: str = ""
     traceback: str = ""
+    total: int | None = None
+    returned: int = 0
 
 
 @dataclass(frozen=True)

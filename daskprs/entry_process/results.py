@@ -14,7 +14,7 @@ from typing import Any
 from daskprs.entry_process.plain import escaped, is_missing, json_line, utf8
 from daskprs.entry_process.wire import Rows
 
-__all__ = ["BadResultError", "materialise", "to_rows"]
+__all__ = ["BadResultError", "joined", "materialise", "to_rows"]
 
 SCALAR_COLUMN = "result"
 
@@ -100,6 +100,34 @@ def to_rows(result: Any, output_format: str, to_csv_options: Mapping[str, Any]) 
     formatter = {"csv": _csv, "parquet": _arrow}[output_format]
     payload, columns = formatter(result)
     return Rows(payload, len(result), columns)
+
+
+def joined(rows: Sequence[Rows], output_format: str | None) -> Rows | None:
+    """Make one of the rows of several calls; tables may differ in their columns."""
+    rows = [piece for piece in rows if piece.count]
+    if output_format is None or not rows:
+        return None if output_format is None else Rows(b"", 0)
+    count = sum(piece.count for piece in rows)
+    if output_format == "parquet":
+        import pyarrow as pa
+
+        tables = [pa.ipc.open_stream(piece.payload).read_all() for piece in rows]
+        table = pa.concat_tables(tables, promote_options="permissive")
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Rows(sink.getvalue().to_pybytes(), count, tuple(table.column_names))
+    columns = rows[0].columns
+    if columns is None or all(piece.columns == columns for piece in rows):
+        return Rows(b"".join(piece.payload for piece in rows), count, columns)
+    names = list(dict.fromkeys(name for piece in rows for name in piece.columns or ()))
+    cells: list[list[str]] = []
+    for piece in rows:
+        text = io.StringIO(piece.payload.decode("utf-8", "surrogateescape"), newline="")
+        for row in csv.reader(text):
+            known = dict(zip(piece.columns or (), row, strict=True))
+            cells.append([known.get(name, "") for name in names])
+    return Rows(utf8(_csv_text(cells, csv.QUOTE_MINIMAL)), count, tuple(names))
 
 
 def _text(result: Any, to_csv_options: Mapping[str, Any]) -> bytes:

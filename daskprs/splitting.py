@@ -1,0 +1,108 @@
+"""Poison items: a mini-batch that has failed is halved until the bad items stand alone.
+
+Every part is tried once. With k bad items among n that takes about ``2 k log2(n / k)`` calls of
+run(), and never more than ``min(2 n - 2, 2000)``; when those are used up, the parts that are left
+fail as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from daskprs.entry_process.host import Reply
+from daskprs.pieces import FilePaths
+
+__all__ = ["MOST_CALLS", "Part", "SubRows", "part_of", "split"]
+
+MOST_CALLS = 2000
+
+
+@dataclass(frozen=True)
+class SubRows:
+    """Some rows of a table's mini-batch, counted from its first row."""
+
+    piece: Any
+    start: int
+    stop: int
+
+    def load(self, scratch: str = "") -> Any:
+        return self.piece.load(scratch).iloc[self.start : self.stop].reset_index(drop=True)
+
+    def portable(self) -> SubRows:
+        return replace(self, piece=self.piece.portable())
+
+    def count_items(self) -> int:
+        return self.stop - self.start
+
+    def items(self, total: int | None) -> list[dict[str, Any]]:
+        item = dict((self.piece.items(total) or [{}])[0])
+        first = item.pop("row_start", None)
+        item.pop("row_stop", None)
+        item["rows"] = self.count_items()
+        if first is None:
+            # Where the part begins in its file was never counted.
+            item |= {"row_start_in_part": self.start, "row_stop_in_part": self.stop}
+        else:
+            item |= {"row_start": first + self.start, "row_stop": first + self.stop}
+        return [item]
+
+    def __str__(self) -> str:
+        return f"{self.piece} rows {self.start} to {self.stop}"
+
+
+def part_of(piece: Any, start: int, stop: int) -> Any:
+    """Take some items of a piece."""
+    if isinstance(piece, FilePaths):
+        contents = None if piece.contents is None else piece.contents[start:stop]
+        return replace(piece, paths=piece.paths[start:stop], contents=contents)
+    return SubRows(piece, start, stop)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of a mini-batch, and what became of them."""
+
+    start: int
+    stop: int
+    reply: Reply
+
+    @property
+    def total(self) -> int:
+        return self.stop - self.start
+
+
+def split(total: int, try_part: Callable[[int, int], Reply]) -> list[Part]:
+    """Find the items that fail, and run all others.
+
+    Parameters
+    ----------
+    total : int
+        Items of the mini-batch, which has failed as a whole.
+    try_part : callable
+        Runs the items from `start` to `stop`, once.
+
+    Returns
+    -------
+    list of Part
+        All items, in their order.
+    """
+    done: list[Part] = []
+    calls = 0
+    waiting = list(reversed(_halves(0, total)))
+    while waiting:
+        start, stop = waiting.pop()
+        reply = try_part(start, stop)
+        calls += 1
+        spent = calls + len(waiting) + 2 > MOST_CALLS
+        if reply.ok or stop - start == 1 or spent or reply.status.startswith("LOAD"):
+            done.append(Part(start, stop, reply))
+        else:
+            waiting += reversed(_halves(start, stop))
+    return done
+
+
+def _halves(start: int, stop: int) -> list[tuple[int, int]]:
+    middle = (start + stop) // 2
+    return [(start, middle), (middle, stop)]
