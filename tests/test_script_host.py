@@ -104,7 +104,7 @@ def test_abort_lets_a_thread_that_waits_for_run_return_at_once() -> None:
 def test_abort_during_init_is_no_failure_of_init() -> None:
     with hosted("import time; time.sleep(1000)") as host:
         thread, results = in_thread(lambda: host.run("a"))
-        wait_for(lambda: host.host.slots[0].pid)
+        wait_for(lambda: any(slot.pid for slot in host.host.slots))
         host.host.abort()
         thread.join(5)
         assert isinstance(results[0], StoppedError)
@@ -173,7 +173,7 @@ def test_close_while_run_is_at_work_leaves_no_process_and_no_folder() -> None:
     """`hosted` looks for both; closing again, also at the same time, does no harm."""
     with hosted(HANGS, threads=2) as host:
         thread, results = in_thread(lambda: host.run("a"))
-        wait_for(lambda: host.host.slots[0].pid)
+        wait_for(lambda: any(slot.pid for slot in host.host.slots))
         closers = [in_thread(host.host.close)[0] for _ in range(3)]
         for closer in closers:
             closer.join(10)
