@@ -19,6 +19,7 @@ __all__ = [
     "join",
     "nothing_found",
     "split_chain",
+    "takes",
     "walk",
 ]
 
@@ -98,6 +99,9 @@ class FileTree(Protocol):
     def find(self, hidden: tuple[str, ...]) -> Iterator[ListedFile]:
         """Give the files that the url matches."""
 
+    def takes(self, url: str, hidden: tuple[str, ...]) -> bool:
+        """Tell whether a file would be found, if it was there."""
+
     def why_nothing(self, hidden: tuple[str, ...]) -> str:
         """Tell why the url matched nothing."""
 
@@ -138,6 +142,18 @@ def walk(tree: FileTree, base: str, pattern: Pattern) -> Iterator[ListedFile]:
             # A way round in circles ends here, unless the url itself spells it out.
             if entered_real not in here or names is not None:
                 stack.append((path, entered, entered_real, here))
+
+
+def takes(base: str, pattern: Pattern, path: str) -> bool:
+    """Tell whether a walk would give the file of this path, if it was there."""
+    above = base.rstrip("/") + "/"
+    if not path.startswith(above):
+        return False
+    *folders, name = path[len(above) :].split("/")
+    states = pattern.start()
+    for folder in folders:
+        states = pattern.enter(states, folder)
+    return pattern.takes_file(states, name)
 
 
 def nothing_found(base: str, is_glob: bool, hidden: tuple[str, ...]) -> str:

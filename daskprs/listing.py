@@ -14,7 +14,7 @@ from daskprs.file_trees import FileTree, ListedFile, is_local
 from daskprs.local_files import LocalFiles
 from daskprs.remote_files import RemoteFiles
 
-__all__ = ["ListedFile", "base_folder", "is_local", "list_files"]
+__all__ = ["ListedFile", "base_folder", "is_local", "list_files", "would_list"]
 
 _ACCEPTED = (
     "Accepted are a file, a folder (for all files below it) and a glob (with *, ?, [..] or **), "
@@ -57,7 +57,7 @@ def list_files(
         At the first url that matches no file, when it is its turn.
     """
     urls = [urls] if isinstance(urls, str) else list(urls)
-    hidden = (".", "_") if skip_underscored else (".",)
+    hidden = _hidden(skip_underscored)
     seen: set[str] = set()
     for number, url in enumerate(urls, 1):
         tree = _tree_of(url, storage_options)
@@ -73,6 +73,29 @@ def list_files(
         if not is_matched:
             reason = tree.why_nothing(hidden)
             raise InputNotFoundError(f"no input files matched {url!r}: {reason}.\n{_ACCEPTED}")
+
+
+def would_list(
+    url: str,
+    file: str,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    skip_underscored: bool = False,
+) -> bool:
+    """Tell whether `list_files` would give a file for a url, if that file was there.
+
+    Parameters
+    ----------
+    file
+        Path or url.
+    """
+    if is_local(url) != is_local(file):
+        return False
+    return _tree_of(url, storage_options).takes(file, _hidden(skip_underscored))
+
+
+def _hidden(skip_underscored: bool) -> tuple[str, ...]:
+    return (".", "_") if skip_underscored else (".",)
 
 
 def base_folder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> str:

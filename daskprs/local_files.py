@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daskprs.file_trees import PROTOCOL, Content, ListedFile, join, nothing_found, walk
+from daskprs.file_trees import PROTOCOL, Content, ListedFile, join, nothing_found, takes, walk
 from daskprs.globs import MAGIC, Pattern, Segment
 
 __all__ = ["LocalFiles"]
@@ -61,6 +61,15 @@ class LocalFiles:
             return
         pattern = Pattern(self._segments, folders_only=self._folders_only, hidden=hidden)
         yield from walk(self, self._base, pattern)
+
+    def takes(self, url: str, hidden: tuple[str, ...]) -> bool:
+        path = LocalFiles(url)._path
+        if self._is_empty or not (self._exists or self._segments):
+            return False
+        if self._exists and not os.path.isdir(self._path):
+            return path == self._path
+        pattern = Pattern(self._segments, folders_only=self._folders_only, hidden=hidden)
+        return takes(self._base, pattern, path)
 
     def why_nothing(self, hidden: tuple[str, ...]) -> str:
         if self._is_empty:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 
-from daskprs.file_trees import Content, ListedFile, join, nothing_found, split_chain, walk
+from daskprs.file_trees import Content, ListedFile, join, nothing_found, split_chain, takes, walk
 from daskprs.globs import HTTP_MAGIC, MAGIC, Pattern, Segment
 
 __all__ = ["RemoteFiles"]
@@ -104,6 +104,17 @@ class RemoteFiles:
             return
         pattern = Pattern(segments, folders_only=self._folders_only, hidden=hidden)
         yield from walk(self, base, pattern)
+
+    def takes(self, url: str, hidden: tuple[str, ...]) -> bool:
+        if split_chain(url)[1].partition("://")[0] not in self._protocols:
+            return False
+        path = str(self._fs._strip_protocol(url))
+        info = self._info(self._path or self._fs.root_marker)
+        if info is not None and info["type"] != "directory":
+            return path == self._path
+        segments, base = (self._segments, self._base) if info is None else ([], self._path)
+        pattern = Pattern(segments, folders_only=self._folders_only, hidden=hidden)
+        return takes(base, pattern, path)
 
     def why_nothing(self, hidden: tuple[str, ...]) -> str:
         info = self._info(self._base)

@@ -137,6 +137,12 @@ class ParallelRun:
 _running: weakref.WeakSet[ParallelRun] = weakref.WeakSet()
 
 
+def cancel_all() -> None:
+    """Cancel every run of this process."""
+    for run in list(_running):
+        run.cancel()
+
+
 def _wait_for_all() -> None:
     """A script that ends without waiting gets its runs done."""
     for run in list(_running):

@@ -28,9 +28,16 @@ _IDLE_WAIT = 10.0  # a thread whose process has been killed gives its slot back 
 
 @dataclass(frozen=True)
 class SourcePath:
-    """An argument that stands for a path inside the source directory, wherever that is."""
+    """An argument that stands for a path inside the source directory, wherever that is.
+
+    Attributes
+    ----------
+    before : str
+        Text in front of the path, such as ``--model=``.
+    """
 
     relative: str
+    before: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,7 +234,7 @@ class ScriptHost:
 
         def text(argument: str | SourcePath | SidePath) -> str:
             if isinstance(argument, SourcePath):
-                return str(source / argument.relative)
+                return f"{argument.before}{source / argument.relative}"
             return local[argument.name] if isinstance(argument, SidePath) else argument
 
         return ScriptStart(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from daskprs.config import ParallelRunConfig
-from daskprs.datasets import FileDataset, FrameDataset, TabularDataset, as_dataset
+from daskprs.datasets import FileDataset, FrameDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
-from daskprs.exceptions import ConfigError, DaskprsError, InputNotFoundError
+from daskprs.exceptions import ConfigError, DaskprsError
+from daskprs.input_checks import check_inputs, first_file
 from daskprs.job import Argument, Job
-from daskprs.listing import ListedFile, is_local, list_files
+from daskprs.listing import is_local
 from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
@@ -22,14 +23,11 @@ from daskprs.redaction import Secrets
 from daskprs.run import ParallelRun
 from daskprs.script_host import SourcePath
 from daskprs.side_inputs import SideInput, SidePath
-from daskprs.tables import TableReader
 
 __all__ = ["ParallelRunStep"]
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SIDE_NAME = re.compile(r"[A-Za-z_][\w-]*")
-# Urls are looked up before any work starts; more than so many when their turn comes.
-_MOST_LOOKUPS = 50
 
 
 class ParallelRunStep:
@@ -158,8 +156,8 @@ class ParallelRunStep:
 
     def _submit(self) -> ParallelRun:
         source = self._check_script()
-        self._check_inputs_exist()
         folder = OutputFolder(self.output, self.storage_options)
+        check_inputs(self.inputs, self.config, folder)
         side, arguments = self._arguments(source)
         job = Job(
             name=self.name,
@@ -180,16 +178,6 @@ class ParallelRunStep:
             lock.release()
             raise
 
-    def _check_inputs_exist(self) -> None:
-        for dataset in self.inputs:
-            if isinstance(dataset, FrameDataset):
-                continue
-            skip = isinstance(dataset, TabularDataset)
-            for url in dataset.urls[:_MOST_LOOKUPS]:
-                first = _first_file(url, dataset.storage_options, skip)
-                if isinstance(dataset, TabularDataset):
-                    _check_options(dataset.reader(first.path))
-
     # Arguments
 
     def _arguments(
@@ -198,56 +186,21 @@ class ParallelRunStep:
         side = [_side_input(name, value) for name, value, _ in self.side_inputs]
         arguments: list[Argument] = []
         for argument in self.arguments:
-            for known, (_, value, _) in zip(side, self.side_inputs, strict=True):
-                if value is argument and not isinstance(value, str):
-                    arguments.append(SidePath(known.name))
-                    break
-                if isinstance(value, str) and value == argument:
-                    arguments.append(SidePath(known.name))
-                    break
+            same = [n for n, value, _ in self.side_inputs if _is_same(value, argument)]
+            if same:
+                arguments.append(SidePath(same[0]))
+            elif isinstance(argument, FileDataset):
+                side.append(_side_input(f"argument{len(arguments)}", argument))
+                arguments.append(SidePath(side[-1].name))
             else:
-                if isinstance(argument, FileDataset):
-                    extra = _side_input(f"argument{len(arguments)}", argument)
-                    side.append(extra)
-                    arguments.append(SidePath(extra.name))
-                else:
-                    arguments.append(_argument(str(argument), source))
+                arguments.append(_argument(argument, source))
         for name, _, is_named in self.side_inputs:
-            if is_named:
+            if is_named and SidePath(name) not in arguments:
                 arguments += [f"--{name}", SidePath(name)]
         return tuple(side), tuple(arguments)
 
     def __repr__(self) -> str:
         return f"ParallelRunStep({self.name!r}, {self.config.script_path.name})"
-
-
-def _first_file(url: str, storage_options: Mapping[str, Any], skip_underscored: bool) -> ListedFile:
-    listed = list_files([url], storage_options=storage_options, skip_underscored=skip_underscored)
-    try:
-        return next(listed)
-    except DaskprsError:
-        raise
-    except Exception as error:
-        raise InputNotFoundError(
-            f"the input {url!r} cannot be listed ({type(error).__name__}: {error}): give a path, "
-            "or a url of a store whose package is installed, with its storage_options."
-        ) from error
-
-
-def _check_options(reader: TableReader) -> None:
-    if not reader.options:
-        return
-    import pandas as pd
-
-    readers: dict[str, Any] = {"jsonl": pd.read_json, "parquet": pd.read_parquet}
-    function = readers.get(reader.format, pd.read_csv)
-    known = inspect.signature(function).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    wrong = [name for name in reader.options if name not in known]
-    if wrong and not takes_any:
-        raise ConfigError.of(
-            "reader_options", wrong[0], f"a parameter of pandas.{function.__name__}"
-        )
 
 
 def _check_name(name: object) -> str:
@@ -277,8 +230,8 @@ def _check_inputs(inputs: object, config: ParallelRunConfig) -> tuple[Dataset, .
                 raise ConfigError.of(
                     "partition_keys",
                     config.partition_keys,
-                    "keys of the input's partition_format, such as FileDataset('data', "
-                    "partition_format='{user}/{season}.wav') with ['user']; this input has "
+                    "keys of the input's partition_format, such as ['user'] where that is "
+                    "'{user}/{season}.wav'; this input has "
                     f"{dataset.keys or 'no partition_format'}",
                 )
     else:
@@ -317,19 +270,34 @@ def _check_arguments(arguments: object) -> list[Any]:
 
 
 def _side_input(name: str, value: Any) -> SideInput:
-    if isinstance(value, FileDataset):
-        if len(value.urls) != 1:
-            raise ConfigError.of("side_inputs", value, "a FileDataset of one file, folder or glob")
-        return SideInput.find(name, value.urls[0], value.storage_options)
-    return SideInput.find(name, os.fspath(value))
+    options = value.storage_options if isinstance(value, FileDataset) else {}
+    urls = value.urls if isinstance(value, FileDataset) else (os.fspath(value),)
+    if len(urls) != 1:
+        raise ConfigError.of("side_inputs", value, "a FileDataset of one file, folder or glob")
+    first_file(urls[0], options)
+    return SideInput.find(name, urls[0], options)
 
 
-def _argument(text: str, source: EntryScriptSource) -> Argument:
+def _is_same(side_input: Any, argument: Any) -> bool:
+    """Whether an argument stands for a side input: the same object, or the same path."""
+    if isinstance(side_input, FileDataset) or isinstance(argument, FileDataset):
+        return side_input is argument
+    return isinstance(argument, str | os.PathLike) and os.fspath(side_input) == os.fspath(argument)
+
+
+def _argument(given: Any, source: EntryScriptSource) -> Argument:
     """Make the relative path of a file that exists good for any working directory."""
+    text = str(given)
+    option, mark, value = text.partition("=")
+    if mark and text.startswith("--"):
+        inner, before = _argument(value, source), f"{option}="
+        if isinstance(inner, SourcePath):
+            return replace(inner, before=before)
+        return f"{before}{inner}"
     looks_like_path = "/" in text or os.sep in text or bool(Path(text).suffix)
-    if text.startswith("-") or not looks_like_path or not is_local(text):
+    if not isinstance(given, os.PathLike) and (text.startswith("-") or not looks_like_path):
         return text
-    for base in (Path.cwd(), source.folder):
+    for base in (Path.cwd(), source.folder) if is_local(text) else ():
         path = Path(os.path.abspath(base / text))
         if path.exists():
             inside = path.is_relative_to(source.folder) and path != source.folder
