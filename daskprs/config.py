@@ -374,6 +374,12 @@ class ParallelRunConfig:
             raise ConfigError.of("description", value, "text, such as 'the weekly scores'")
         return value
 
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that an entry process may use, where that is given."""
+        given = self.memory_limit_per_process
+        return None if given is None else parse_size("memory_limit_per_process", given)
+
     def with_changes(self, **changes: Any) -> ParallelRunConfig:
         """Return a copy with some fields changed, checked again."""
         if self.append_row_file_name == _default_row_file(self.output_format):

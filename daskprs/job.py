@@ -85,6 +85,7 @@ class Job:
             output_folder=self.folder.url,
             init_timeout=config.init_timeout,
             process_count=config.process_count_per_node,
+            memory_limit=config.memory_limit,
         )
 
     @cached_property

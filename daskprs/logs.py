@@ -255,6 +255,8 @@ def _mini_batch_of(line: str) -> int:
 def _category(status: str) -> str:
     if "TIMEOUT" in status:
         return "Timeout"
+    if status == "OUT_OF_MEMORY":
+        return "OutOfMemory"
     if "DIED" in status:
         return "ProcessDied"
     return "InputError" if status.startswith("LOAD") else "UserError"

@@ -18,6 +18,7 @@ from daskprs.entry_process.logs import LogChunk, ProcessLogs
 from daskprs.entry_process.wire import Failed
 from daskprs.entry_script import unpack
 from daskprs.gpus import visible_gpus
+from daskprs.memory_watch import MemoryWatch
 from daskprs.side_inputs import SideInput, SidePath
 
 __all__ = ["InitGaveUpError", "LogChunk", "ScriptHost", "ScriptPackage", "Slot", "StoppedError"]
@@ -63,6 +64,7 @@ class ScriptPackage:
     output_folder: str = ""
     init_timeout: float = 600.0
     process_count: int | None = None
+    memory_limit: int | None = None
     shutdown_timeout: float = 60.0
 
 
@@ -164,6 +166,11 @@ class Slot:
         return inits
 
     @property
+    def current(self) -> EntryProcess | None:
+        """The process, if one was started; it may be gone."""
+        return self._process
+
+    @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
@@ -183,6 +190,9 @@ class ScriptHost:
         Threads of the worker: at most one process each.
     folder : str, optional
         Where to make the private folder; default: the system's temporary folder.
+    memory_limit : int, optional
+        Bytes of the worker; a process may use its share of them, if the package says no other
+        limit.
     latest_first : bool
         Lend the slot that was used last, so that there are no more processes than threads that
         come at the same time, where `threads` is only the most of them.
@@ -197,6 +207,7 @@ class ScriptHost:
         threads: int,
         folder: str | None = None,
         latest_first: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         self.package = package
         self.node, self.ip = node, ip
@@ -222,6 +233,12 @@ class ScriptHost:
         for slot in self.slots:
             self._idle.put(slot)
         self.last_used = time.monotonic()
+        share = None if memory_limit is None else memory_limit // count
+        limit = package.memory_limit or share
+        self._memory = None if limit is None else MemoryWatch(self._processes, limit)
+
+    def _processes(self) -> list[EntryProcess]:
+        return [slot.current for slot in self.slots if slot.current is not None]
 
     def _unpack(self) -> ScriptStart:
         package = self.package
@@ -380,6 +397,8 @@ class ScriptHost:
     def close(self) -> None:
         """Kill what is left and remove every file; again does no harm."""
         self.abort()
+        if self._memory is not None:
+            self._memory.close()
         with self._closing:
             for slot in self._take_idle(len(self.slots), _IDLE_WAIT):
                 slot.discard()

@@ -75,7 +75,7 @@ class Reply:
     """One try of one mini-batch, or of init(), as a value.
 
     `status` is RUN_DONE, RUN_EXCEPTION, RUN_TIMEOUT, PROCESS_DIED, LOAD_EXCEPTION,
-    LOAD_TIMEOUT, INIT_DONE, INIT_EXCEPTION, INIT_TIMEOUT or INIT_DIED.
+    LOAD_TIMEOUT, OUT_OF_MEMORY, INIT_DONE, INIT_EXCEPTION, INIT_TIMEOUT or INIT_DIED.
     """
 
     status: str
@@ -136,6 +136,7 @@ class EntryProcess:
         self._stderr_start = 0
         self._stop_lock = threading.Lock()
         self._stopped = False
+        self._stopped_why = ""
         work = folder / "work"
         script, source = Path(start.script), Path(start.source_directory)
         environment = make_environment(
@@ -278,6 +279,8 @@ class EntryProcess:
                 self._process.wait(2)
             how = stages.how_it_ended(self._process.poll())
             self.kill()
+            if self._stopped_why:
+                raise _EndedError("OUT_OF_MEMORY", f"{self._stopped_why}.", "") from None
             error = f"the process {how} {stage.where}."
             raise _EndedError(stage.died, error, self._last_words()) from None
 
@@ -332,12 +335,13 @@ class EntryProcess:
         self.stop()  # what it has started may still be there
         return False
 
-    def stop(self) -> None:
+    def stop(self, why: str = "") -> None:
         """Kill the process and its group, from any thread, without waiting."""
         with self._stop_lock:
             if self._stopped:  # its number may be that of another process by now
                 return
             self._stopped = True
+            self._stopped_why = why
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             if self._process.poll() is None:
