@@ -37,6 +37,7 @@ from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
 from daskprs.session import Session
 from daskprs.survey_queue import Surveys, source_of
+from daskprs.suspects import Suspects
 from daskprs.targets import open_target
 from daskprs.window import Finished, GroupSizer
 from daskprs.work import Group, Survey, killed, unreadable
@@ -118,8 +119,7 @@ class Driver:
         self._again: deque[Group | Survey] = deque()
         self._surveys = Surveys()
         self._open: set[int] = set()
-        self._lost: dict[int, int] = {}
-        self._missing = 0
+        self._suspects = Suspects(config.run_max_try)
         self._warned_long = False
         self._last_progress = time.monotonic()
         self._partitions: list[MiniBatch] = []
@@ -177,7 +177,8 @@ class Driver:
     def _all_scheduled(self) -> bool:
         nothing_waits = not (
             self._ready or self._again or self._partitions or self._surveys.waiting
-        )
+            or self._suspects.are_waiting
+        )  # fmt: skip
         return self.planner.is_exhausted and nothing_waits
 
     def _check_canceled(self) -> None:
@@ -190,9 +191,13 @@ class Driver:
         if not len(session.window) and session.pulse.workers:
             # Waiting for the listing of the input.
             self._last_progress = max(self._last_progress, self.planner.last_sign)
-        groups = [work for work in session.window.works() if isinstance(work, Group)]
-        first = groups[0].mini_batches[0].piece if groups else "the listing of the input"
-        session.check_alive(self._last_progress, f"{len(groups)} tasks, the first with {first}")
+
+        def stuck() -> str:
+            groups = [work for work in session.window.works() if isinstance(work, Group)]
+            first = groups[0].mini_batches[0].piece if groups else "the listing of the input"
+            return f"{len(groups)} tasks, the first with {first}"
+
+        session.check_alive(self._last_progress, stuck)
 
     def _check_thresholds(self) -> None:
         tally = self.tally + self.kept_tally
@@ -222,6 +227,9 @@ class Driver:
 
     def _fill(self, session: Session) -> None:
         slots = session.pulse.slots
+        if self._suspects:
+            self._try_suspect(session)
+            return
         if self._partitions and slots:
             self._submit_partitions(session)
         while len(session.window) < 2 * slots:
@@ -232,6 +240,16 @@ class Driver:
                 session.window.submit(work, survey_piece, work.piece)
                 continue
             session.window.submit(work, run_mini_batches, *self._arguments(session, work))
+
+    def _try_suspect(self, session: Session) -> None:
+        suspect = self._suspects.next(len(session.window))
+        if suspect is None:
+            return
+        arguments = self._arguments(session, suspect)
+        if self.rows.is_partition(suspect.mini_batches[0]):
+            session.window.submit_delayed([suspect], run_mini_batches, [arguments])
+        else:
+            session.window.submit(suspect, run_mini_batches, *arguments)
 
     def _arguments(self, session: Session, work: Group) -> tuple[Any, ...]:
         told = (session.name, work.mini_batches, self._limits, self._stop_at_failure)
@@ -283,6 +301,8 @@ class Driver:
     def _take_results(self, session: Session) -> None:
         for finished in session.window.take():
             self._last_progress = time.monotonic()
+            if not finished.deaths:
+                self._suspects.acquit(finished.work)
             if finished.lost:
                 self._take_lost(finished, session)
             elif isinstance(finished.work, Survey):
@@ -304,12 +324,14 @@ class Driver:
         self._sizer.saw(len(result.outcomes), seconds)
         if result.init_failure is not None:
             self._raise_init_failed(result.init_failure)
+        if result.host_missing:
+            session.refused(result.worker, result.host_missing)
+        elif result.worker:
+            session.hosted(result.worker)
         rest = [by_index[index] for index in result.rest]
         if not rest:
             return
-        if result.host_missing:
-            self._host_missing(Group(rest, group.frame, group.lost), result, session)
-        elif group.frame is not None:
+        if group.frame is not None:
             self._again.append(Group(rest, group.frame, group.lost))
         else:
             self._ready.extendleft(reversed(rest))
@@ -349,16 +371,6 @@ class Driver:
             script_traceback=reply.traceback,
         )
 
-    def _host_missing(self, group: Group, result: GroupResult, session: Session) -> None:
-        self._missing += 1
-        if self._missing > MOST_LOST * max(1, session.pulse.workers):
-            raise ClusterLostError(
-                f"the workers do not take the script: {result.host_missing}. Is the same daskprs "
-                "installed on all of them, and is there room in their local directory?"
-            )
-        session.register()
-        self._again.append(group)
-
     def _take_survey(self, survey: Survey, found: Any) -> None:
         if isinstance(found, SurveyFailure):
             for mini_batch in self._surveys.failed(survey.source):
@@ -368,22 +380,20 @@ class Driver:
         self._ready.extend(self._surveys.found(survey.source, found))
 
     def _take_lost(self, finished: Finished, session: Session) -> None:
+        session.check_connected()
         work = finished.work
-        work.lost += 1
-        limit = self.job.config.run_max_try if finished.worker_died else MOST_LOST
-        if isinstance(work, Survey) or not finished.worker_died:
-            if work.lost > limit or session.client.status not in ("running", "connecting"):
-                raise ClusterLostError(
-                    f"a task was lost {work.lost} times ({finished.lost}). The same run goes on "
-                    "with what is missing."
-                )
-            self._again.append(work)
+        if finished.deaths and isinstance(work, Group):
+            self._take_killed(work, finished)
             return
-        # A worker died with this group: alone, each mini-batch shows whether it is the cause.
-        for mini_batch in work.mini_batches:
-            lost = self._lost.get(mini_batch.index, 0) + 1
-            self._lost[mini_batch.index] = lost
-            if lost > limit:
-                self._take_outcome(killed(mini_batch, finished.lost, lost), mini_batch)
-            else:
-                self._again.append(Group([mini_batch], work.frame))
+        work.lost += 1
+        if work.lost > MOST_LOST:
+            raise ClusterLostError(
+                f"a task was lost {work.lost} times ({finished.lost}). The same run goes on "
+                "with what is missing."
+            )
+        self._again.append(work)
+
+    def _take_killed(self, group: Group, finished: Finished) -> None:
+        self.emit(Noticed(f"workers died: {finished.lost}"))
+        for mini_batch, deaths in self._suspects.accuse(group, finished.deaths):
+            self._take_outcome(killed(mini_batch, finished.lost, deaths), mini_batch)

@@ -13,20 +13,24 @@ from typing import Any
 from daskprs.events import ClusterReady, Event, LogArrived, Noticed
 from daskprs.exceptions import ClusterLostError, TargetError
 from daskprs.job import Job
+from daskprs.pulse import Pulse
 from daskprs.script_host import LogChunk
-from daskprs.targets import Target
-from daskprs.window import Pulse, Window
-from daskprs.worker import ScriptPlugin, abort_host, finish_host, plugin_name
+from daskprs.targets import Target, check_software, within
+from daskprs.window import Window
+from daskprs.worker import ScriptPlugin, abort_host, finish_host, plugin_name, waiting_tasks
 
 __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
+_ABORT_SECONDS = 10.0
 _GOODBYE_SECONDS = 30.0
+_REGISTER_SECONDS = 5.0
+_AGAIN = "the same run goes on with what is missing."
 
 
 class Session:
-    """Use of one cluster by one run.
+    """Use of one cluster by one run; as a context manager.
 
     Parameters
     ----------
@@ -36,43 +40,72 @@ class Session:
         Set when a task has ended.
     emit : callable
         Takes events.
+
+    Raises
+    ------
+    TargetError
+        The cluster cannot take the script.
     """
+
+    window: Window
+    pulse: Pulse
 
     def __init__(
         self, job: Job, target: Target, wake: threading.Event, emit: Callable[[Event], None]
     ) -> None:
-        self.job, self.target, self._emit = job, target, emit
+        self.job, self.target, self._wake, self._emit = job, target, wake, emit
         self.name = plugin_name(job.token)
-        self._client = target.client
+        self.client = target.client
+        self._package = job.package(in_place=target.is_local)
         self._is_finished = False
         self._registered = 0.0
-        self.register()
-        self.window = Window(self._client, job.token, wake)
-        self.pulse = Pulse(self._client, self.name, job.config.process_count_per_node, target.lease)
-        emit(ClusterReady(self.pulse.workers, self.pulse.slots, target.dashboard_link))
+        self._leave = contextlib.ExitStack()
 
-    @property
-    def client(self) -> Any:
-        return self._client
+    def __enter__(self) -> Session:
+        with contextlib.ExitStack() as undo:
+            if not self.target.is_local:
+                check_software(self.client)
+            undo.callback(self._unregister)
+            self.register()
+            self.window = Window(self.client, self.job.token, self._wake, self._allowed)
+            undo.callback(self.window.close)
+            self.pulse = self._feel_pulse()
+            undo.callback(self.pulse.close)
+            link = self.target.dashboard_link
+            self._emit(ClusterReady(self.pulse.workers, self.pulse.slots, link))
+            self._leave = undo.pop_all()
+        return self
+
+    def _feel_pulse(self) -> Pulse:
+        processes = self.job.config.process_count_per_node
+        try:
+            return Pulse(self.client, self.name, processes, self.target.lease, self._take_back)
+        except Exception as error:
+            raise TargetError(
+                f"the scheduler does not answer ({type(error).__name__}: {error}): look whether it "
+                "is still there."
+            ) from error
 
     def register(self) -> None:
         """Send the script to the workers, also to those that come later.
 
+        Does nothing where the scheduler has it already.
+
         Raises
         ------
         TargetError
-            A worker cannot take it.
+            The workers cannot take it.
         """
-        if time.monotonic() - self._registered < 5:
+        if self._registered and time.monotonic() - self._registered < _REGISTER_SECONDS:
             return
-        package = self.job.package(in_place=self.target.is_local)
-        plugin = ScriptPlugin(package, self.target.lease)
+        limit = self.job.config.first_task_creation_timeout
+        plugin = ScriptPlugin(self._package, self.target.lease)
         try:
-            self._client.register_plugin(plugin)
-        except (ModuleNotFoundError, AttributeError) as error:
+            within(limit, lambda: self.client.register_plugin(plugin))
+        except TimeoutError as error:
             raise TargetError(
-                f"the workers cannot load daskprs ({error}): install the same version of "
-                "daskprs, and the packages of the script, on every worker."
+                f"the script could not be sent to all workers within {limit:g} s "
+                "(first_task_creation_timeout): look for a worker that does not answer."
             ) from error
         except Exception as error:
             raise TargetError(
@@ -80,33 +113,74 @@ class Session:
             ) from error
         self._registered = time.monotonic()
 
-    def check_alive(self, last_progress: float, stuck: str) -> None:
+    # While the run goes on
+
+    def _allowed(self) -> list[str] | None:
+        return self.pulse.allowed()
+
+    def _take_back(self, address: str) -> None:
+        """Let other workers do what a paused one has not begun."""
+        asked = self.client.run(waiting_tasks, self.job.token, workers=[address], on_error="ignore")
+        self.window.take_back(asked.get(address) or [])
+
+    def hosted(self, address: str) -> None:
+        """Take note that a worker has run the script."""
+        self.pulse.accepted(address)
+
+    def refused(self, address: str, why: str) -> None:
+        """A worker cannot run the script: leave it out for a while, and try it again.
+
+        Raises
+        ------
+        ClusterLostError
+            None of the workers takes it.
+        """
+        if self.pulse.refused(address, why):
+            self._emit(
+                Noticed(f"the worker {address} cannot run the script ({why}); it is tried again.")
+            )
+        final = self.pulse.final_refusal()
+        if final:
+            raise ClusterLostError(
+                f"no worker can run the script: {final}. Look whether there is room, and "
+                f"permission to write, in their local directories; {_AGAIN}"
+            )
+        self.register()  # the scheduler may be another one by now
+
+    def check_connected(self) -> None:
+        """Raise when the scheduler is gone for good.
+
+        Raises
+        ------
+        ClusterLostError
+        """
+        if self.client.status not in ("running", "connecting"):
+            raise ClusterLostError(
+                f"the connection to the scheduler was lost ({self.client.status}): start the "
+                f"scheduler again, or give another one; {_AGAIN}"
+            )
+
+    def check_alive(self, last_progress: float, stuck: Callable[[], str]) -> None:
         """Raise when waiting makes no sense any more.
 
         Parameters
         ----------
         last_progress : float
             When something last came back (monotonic).
-        stuck : str
-            What is waited for, for the message.
+        stuck : callable
+            Tells what is waited for, for the message.
 
         Raises
         ------
         ClusterLostError
         """
-        config, now = self.job.config, time.monotonic()
-        if self._client.status not in ("running", "connecting"):
-            raise ClusterLostError(
-                f"the connection to the scheduler was lost ({self._client.status}): start the "
-                "scheduler again; the same run goes on with what is missing."
-            )
-        lonely = now - max(self.pulse.had_workers, self._registered)
-        if lonely > config.first_task_creation_timeout:
-            raise ClusterLostError(
-                f"the cluster has had no worker for {lonely:.0f} s "
-                f"(first_task_creation_timeout={config.first_task_creation_timeout:g}): start "
-                "workers, or raise that limit; the same run goes on with what is missing."
-            )
+        self.check_connected()
+        config, now, pulse = self.job.config, time.monotonic(), self.pulse
+        limit = config.first_task_creation_timeout
+        lonely = now - max(pulse.had_slots, self._registered)
+        if lonely > limit:
+            setting = f"for {lonely:.0f} s (first_task_creation_timeout={limit:g})"
+            raise ClusterLostError(f"{self._why_lonely(limit)} {setting}; {_AGAIN}")
         patience = (
             config.progress_update_timeout
             + config.run_max_try * config.run_invocation_timeout
@@ -114,18 +188,25 @@ class Session:
         )
         if now - last_progress > patience:
             raise ClusterLostError(
-                f"nothing came back from {self.pulse.workers} workers for "
+                f"nothing came back from {pulse.workers} workers for "
                 f"{now - last_progress:.0f} s (progress_update_timeout="
                 f"{config.progress_update_timeout:g} beyond the limits of run() and init()); "
-                f"waiting for {stuck}. Look at the logs of the workers; the same run goes on "
-                "with what is missing."
+                f"waiting for {stuck()}. Look at the logs of the workers; {_AGAIN}"
             )
+
+    def _why_lonely(self, limit: float) -> str:
+        if time.monotonic() - self.pulse.heard > limit:
+            return "look at the scheduler: it has not answered"
+        if self.pulse.workers:
+            return f"look at the {self.pulse.workers} workers: none has taken work"
+        return "start workers, or raise that limit: the cluster has had none"
+
+    # The end
 
     def finish(self) -> None:
         """All is done: shutdown() in every process, and the last of the logs."""
         self._is_finished = True
-        ends = self._broadcast(finish_host, self.job.package(in_place=True).shutdown_timeout + 30)
-        for end in ends:
+        for end in self._broadcast(finish_host, self._package.shutdown_timeout + 30):
             for chunk in end.logs:
                 self._emit(LogArrived(chunk))
             for process, error, traceback in end.shutdown_failures:
@@ -135,24 +216,14 @@ class Session:
 
     def abort(self) -> None:
         """Kill the entry processes now; their tasks end by themselves."""
-        self._broadcast(abort_host, 10)
+        self._broadcast(abort_host, _ABORT_SECONDS)
 
     def _broadcast(self, function: Callable[..., Any], timeout: float) -> list[Any]:
-        """Run on all workers, without waiting for one that does not answer for ever."""
-        answers: list[Any] = []
-
-        def ask() -> None:
-            with contextlib.suppress(Exception):
-                told = self._client.run(function, self.name, on_error="ignore")
-                answers.extend(value for value in told.values() if value is not None)
-
-        thread = threading.Thread(target=ask, name="daskprs-broadcast", daemon=True)
-        thread.start()
-        thread.join(timeout)
-        return answers
-
-    def __enter__(self) -> Session:
-        return self
+        """Run on all workers that answer in time."""
+        with contextlib.suppress(Exception):
+            told = within(timeout, lambda: self.client.run(function, self.name, on_error="ignore"))
+            return [value for value in told.values() if value is not None]
+        return []
 
     def __exit__(
         self,
@@ -160,19 +231,17 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.pulse.close()
-        if not self._is_finished and self._client.status == "running":
-            self.abort()
-            self.window.close()
-            self.finish()
-        else:
-            self.window.close()
-        thread = threading.Thread(target=self._unregister, name="daskprs-goodbye", daemon=True)
-        thread.start()
-        thread.join(_GOODBYE_SECONDS)
+        with self._leave:
+            self.pulse.close()
+            if not self._is_finished and self.client.status == "running":
+                self.abort()
+                self.window.close()
+                self.finish()
 
     def _unregister(self) -> None:
+        if self.client.status != "running":
+            return
         try:
-            self._client.unregister_worker_plugin(self.name)
+            within(_GOODBYE_SECONDS, lambda: self.client.unregister_worker_plugin(self.name))
         except Exception as error:
             logger.debug("the plugin could not be taken back: %s", error)

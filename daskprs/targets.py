@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import queue
 import re
 import socket
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from daskprs._version import __version__
 from daskprs.config import ParallelRunConfig
 from daskprs.exceptions import ConfigError, TargetError
 from daskprs.gpus import visible_gpus
@@ -19,9 +23,13 @@ from daskprs.gpus import visible_gpus
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Target", "open_target"]
+__all__ = ["Target", "check_software", "open_target", "within"]
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
+_VERSION = "daskprs.worker:__version__"
 LEASE_SECONDS = 60.0
 _DASHBOARD_PORT = 8787
 _ADDRESS = re.compile(r"\w+://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
@@ -68,6 +76,70 @@ def open_target(value: object, config: ParallelRunConfig) -> Iterator[Target]:
     with contextlib.ExitStack() as stack:
         client = _client_of(value, stack)
         yield Target(client, False, LEASE_SECONDS, _dashboard_link(client))
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """Call something that waits for an answer of the cluster, which may never come.
+
+    Raises
+    ------
+    TimeoutError
+    Exception
+        Whatever the function raises.
+    """
+    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((function(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, name="daskprs-question", daemon=True).start()
+    try:
+        value, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"there was no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return cast(T, value)
+
+
+def check_software(client: Client) -> None:
+    """Look whether scheduler and workers can load this version of daskprs.
+
+    Raises
+    ------
+    TargetError
+    """
+
+    def ask() -> dict[str, Any]:
+        found: dict[str, Any] = client.run(resolve_name, _VERSION, on_error="return")
+        try:
+            # It takes the graphs of the tasks apart.
+            found["the scheduler"] = client.run_on_scheduler(resolve_name, _VERSION)
+        except Exception as error:
+            found["the scheduler"] = error
+        return found
+
+    try:
+        answers = within(_ANSWER_SECONDS, ask)
+    except Exception as error:
+        raise TargetError(
+            f"the cluster does not answer ({type(error).__name__}: {error}): look whether all of "
+            "its workers are alive."
+        ) from error
+    for place, answer in answers.items():
+        if isinstance(answer, ImportError | AttributeError):
+            raise TargetError(
+                f"daskprs cannot be loaded by {place} ({answer}): install daskprs {__version__}, "
+                "and the packages of the script, on the scheduler and every worker."
+            )
+        if isinstance(answer, str) and answer != __version__:
+            raise TargetError(
+                f"daskprs is {__version__} here and {answer} at {place}: install the same version "
+                "on the scheduler and every worker."
+            )
 
 
 def _client_of(value: object, stack: contextlib.ExitStack) -> Client:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
-from daskprs.worker import renew_lease
+from daskprs.exceptions import ClusterLostError
 
-__all__ = ["Finished", "GroupSizer", "Pulse", "Window"]
+__all__ = ["Finished", "GroupSizer", "Window"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +50,23 @@ class GroupSizer:
 
 @dataclass
 class Finished:
-    """A task that ended; `lost` says why there is no value, if there is none."""
+    """A task that ended; `lost` says why there is no value, if there is none.
+
+    `deaths` is how many workers died while it was there, where Dask gave it up for that.
+    """
 
     work: Any
     value: Any = None
     lost: str = ""
-    worker_died: bool = False
+    deaths: int = 0
 
 
 @dataclass
 class _Task:
     work: Any
     future: Future
-    submitted: float = field(default_factory=time.monotonic)
+    call: tuple[Any, ...] = ()
+    is_ended: bool = False
 
 
 class Window:
@@ -75,14 +79,24 @@ class Window:
         Begins the keys of the tasks: it names them on the dashboard.
     wake : threading.Event
         Set when a task has ended.
+    allowed : callable
+        Tells on which workers tasks may run; None is any.
     """
 
-    def __init__(self, client: Client, token: str, wake: threading.Event) -> None:
+    def __init__(
+        self,
+        client: Client,
+        token: str,
+        wake: threading.Event,
+        allowed: Callable[[], list[str] | None] = lambda: None,
+    ) -> None:
         self._client, self._token, self._wake = client, token, wake
+        self._allowed = allowed
+        self._lock = threading.Lock()
         self._tasks: dict[str, _Task] = {}
         self._ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._finished: deque[Finished] = deque()
-        self._count = 0
+        self._numbers = itertools.count()
         self._collector = threading.Thread(
             target=self._collect, name="daskprs-collector", daemon=True
         )
@@ -92,31 +106,59 @@ class Window:
         return len(self._tasks)
 
     def submit(self, work: Any, function: Callable[..., Any], *args: Any) -> None:
-        """Run ``function(*args)`` on the cluster; `work` comes back with its value."""
-        name = function.__name__.replace("_", "-")
-        key = f"{name}-{self._token}-{self._count}"
-        self._count += 1
-        future = self._client.submit(function, *args, key=key, pure=False)
-        self.watch(work, future)
+        """Run ``function(*args)`` on the cluster; `work` comes back with its value.
+
+        Raises
+        ------
+        ClusterLostError
+        """
+        key = self._next_key(function)
+        with self._connected():
+            future = self._client.submit(function, *args, key=key, pure=False, **self._where())
+        self.watch(work, future, (function, *args))
 
     def submit_delayed(
         self, works: Sequence[Any], function: Callable[..., Any], arguments: Sequence[Any]
     ) -> None:
-        """Run a function on lazy values, all in one graph."""
+        """Run a function on lazy values, all in one graph.
+
+        Raises
+        ------
+        ClusterLostError
+        """
         from dask.delayed import delayed
 
         lazy = delayed(function, pure=False)
-        tasks = []
-        for given in arguments:
-            key = f"{function.__name__.replace('_', '-')}-{self._token}-{self._count}"
-            self._count += 1
-            tasks.append(lazy(*given, dask_key_name=key))
-        for work, future in zip(works, self._client.compute(tasks), strict=True):
+        tasks = [lazy(*given, dask_key_name=self._next_key(function)) for given in arguments]
+        with self._connected():
+            futures = self._client.compute(tasks, **self._where())
+        for work, future in zip(works, futures, strict=True):
             self.watch(work, future)
 
-    def watch(self, work: Any, future: Future) -> None:
-        """Take a future of whatever origin into the window."""
-        self._tasks[future.key] = _Task(work, future)
+    def _next_key(self, function: Callable[..., Any]) -> str:
+        return f"{function.__name__.replace('_', '-')}-{self._token}-{next(self._numbers)}"
+
+    def _where(self) -> dict[str, Any]:
+        workers = self._allowed()
+        # Where they all go away, another one is better than none.
+        return {} if workers is None else {"workers": workers, "allow_other_workers": True}
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._client.status in ("running", "connecting"):
+                raise
+            raise ClusterLostError(
+                f"the connection to the scheduler was lost ({error}): start the scheduler again; "
+                "the same run goes on with what is missing."
+            ) from error
+
+    def watch(self, work: Any, future: Future, call: tuple[Any, ...] = ()) -> None:
+        """Take a future of whatever origin into the window; `call` is for doing it once more."""
+        with self._lock:
+            self._tasks[future.key] = _Task(work, future, call)
         future.add_done_callback(lambda done: self._ended.put(done.key))
 
     def take(self) -> list[Finished]:
@@ -129,7 +171,22 @@ class Window:
 
     def works(self) -> list[Any]:
         """What is in flight, for messages."""
-        return [task.work for task in self._tasks.values()]
+        with self._lock:
+            return [task.work for task in self._tasks.values()]
+
+    def take_back(self, keys: Sequence[str]) -> None:
+        """Give tasks to other workers, where theirs has not begun them."""
+        with self._lock:
+            tasks = [self._tasks[key] for key in keys if key in self._tasks]
+            tasks = [task for task in tasks if not task.is_ended]
+            for task in tasks:
+                if task.call:
+                    del self._tasks[task.future.key]
+        if tasks:
+            self._client.cancel([task.future for task in tasks])
+        for task in tasks:
+            if task.call:  # else it comes back as lost
+                self.submit(task.work, *task.call)
 
     # In the collector's thread
 
@@ -142,7 +199,10 @@ class Window:
                     if key is None:
                         return
                     keys.append(key)
-            tasks = {key: self._tasks[key] for key in keys if key in self._tasks}
+            with self._lock:
+                tasks = {key: self._tasks[key] for key in keys if key in self._tasks}
+                for task in tasks.values():
+                    task.is_ended = True
             values = self._gather({k: t.future for k, t in tasks.items()
                                    if t.future.status == "finished"})  # fmt: skip
             for key, task in tasks.items():
@@ -151,7 +211,8 @@ class Window:
                     self._lost(task) if value is None else Finished(task.work, value)
                 )
                 # Only now: a task is always in flight or finished, in the eyes of the driver.
-                self._tasks.pop(key, None)
+                with self._lock:
+                    self._tasks.pop(key, None)
             self._wake.set()
 
     def _gather(self, futures: dict[str, Future]) -> dict[str, Any]:
@@ -172,71 +233,16 @@ class Window:
                 error = task.future.exception(timeout=5)
         if error is None:
             return Finished(task.work, lost=f"its task was {task.future.status}")
-        died = type(error).__name__ == "KilledWorker"
-        return Finished(task.work, lost=f"{type(error).__name__}: {error}", worker_died=died)
+        deaths = error.allowed_failures + 1 if isinstance(error, KilledWorker) else 0
+        return Finished(task.work, lost=f"{type(error).__name__}: {error}", deaths=deaths)
 
     def close(self) -> None:
         """Cancel what is in flight, and end the collector."""
         self._ended.put(None)
-        futures = [task.future for task in list(self._tasks.values())]
-        self._tasks.clear()
-        if futures:
+        with self._lock:
+            futures = [task.future for task in self._tasks.values()]
+            self._tasks.clear()
+        if futures and self._client.status == "running":
             with contextlib.suppress(Exception):
                 self._client.cancel(futures, force=True)
         self._collector.join(5)
-
-
-class Pulse:
-    """Asks the cluster regularly who is there, and tells the workers that the driver lives.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    plugin : str
-        Name of the worker plugin.
-    process_count : int or None
-        At most so many entry processes a worker.
-    lease : float or None
-        Seconds of the workers' lease.
-
-    Attributes
-    ----------
-    workers, slots : int
-        Workers that are there, and how many mini-batches they can run at a time.
-    heard, had_workers : float
-        When the scheduler last answered, and when there was last a worker (monotonic seconds).
-    """
-
-    def __init__(
-        self, client: Client, plugin: str, process_count: int | None, lease: float | None
-    ) -> None:
-        self._client, self._plugin, self._lease = client, plugin, lease
-        self._process_count = process_count
-        self.workers = self.slots = 0
-        self.heard = self.had_workers = time.monotonic()
-        self._stopped = threading.Event()
-        self._look()
-        self._thread = threading.Thread(target=self._work, name="daskprs-pulse", daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        threads: dict[str, int] = self._client.nthreads()
-        most = self._process_count
-        self.slots = sum(count if most is None else min(count, most) for count in threads.values())
-        self.workers = len(threads)
-        self.heard = time.monotonic()
-        if threads:
-            self.had_workers = self.heard
-
-    def _work(self) -> None:
-        renewed = time.monotonic()
-        while not self._stopped.wait(0.5 if not self.workers else 2.0):
-            with contextlib.suppress(Exception):
-                self._look()
-                if self._lease is not None and time.monotonic() - renewed > self._lease / 4:
-                    self._client.run(renew_lease, self._plugin, on_error="ignore")
-                    renewed = time.monotonic()
-
-    def close(self) -> None:
-        self._stopped.set()
-        self._thread.join(5)

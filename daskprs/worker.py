@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from typing import Any
 import psutil
 from distributed import Worker, WorkerPlugin, get_worker
 
+from daskprs._version import __version__ as __version__  # asked for by targets.check_software
 from daskprs.attempts import Limits, try_mini_batch
 from daskprs.entry_process.host import Reply
+from daskprs.entry_process.wire import Failed
 from daskprs.lazy_rows import LazyRows
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Outcome
@@ -42,6 +45,7 @@ __all__ = [
     "renew_lease",
     "run_mini_batches",
     "survey_piece",
+    "waiting_tasks",
 ]
 
 logger = logging.getLogger(__name__)
@@ -81,6 +85,8 @@ class GroupResult:
     ----------
     rest : tuple of int
         Indexes of mini-batches that have not been tried.
+    worker : str
+        Address of the Dask worker.
     init_failure : Reply or None
         The script could not be started: the run cannot go on.
     host_missing : str
@@ -89,6 +95,7 @@ class GroupResult:
 
     outcomes: list[Outcome]
     rest: tuple[int, ...] = ()
+    worker: str = ""
     init_failure: Reply | None = None
     host_missing: str = ""
     inits: list[InitRecord] = field(default_factory=list)
@@ -116,34 +123,72 @@ class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
         None where driver and workers live and die together.
     """
 
+    # Its name is that of one run: on a worker that has it, another one would end its processes.
+    idempotent = True
+
     def __init__(self, package: ScriptPackage, lease: float | None) -> None:
         self.package = package
         self.name = plugin_name(package.token)
         self.lease = lease
 
     def setup(self, worker: Worker) -> None:
-        """Make the place for the processes; they start with the first mini-batches."""
-        self.host: ScriptHost | None = None
-        self.failure = ""
+        """Take note of the worker; what takes time waits for the first task."""
+        self._worker = worker
+        self._host: ScriptHost | None = None
+        self._making = threading.Lock()
+        self._ended = False
         self._renewed = time.monotonic()
         self._watch: asyncio.Task[None] | None = None
-        try:
-            self.host = ScriptHost(
-                self.package,
-                node=_node_name(worker),
-                ip=_ip(worker),
-                threads=worker.state.nthreads,
-                folder=worker.local_directory,
-            )
-        except Exception as error:
-            # A plugin that raises here is logged, and given tasks anyway: keep it for them.
-            self.failure = f"{type(error).__name__}: {error}"
-            logger.warning("daskprs cannot host the script on %s: %s", worker.address, error)
         if self.lease is not None:
             self._watch = asyncio.ensure_future(self._watch_lease(worker))
 
+    def host(self) -> ScriptHost:
+        """Return the place for the processes; it is made at its first use.
+
+        In the thread of a task: fetching and unpacking would block the worker's event loop. What
+        goes wrong is raised to each task that asks, and the next one tries again.
+
+        Raises
+        ------
+        StoppedError
+        Exception
+            The script cannot be unpacked here.
+        """
+        worker = self._worker
+        with self._making:
+            if self._host is None and not self._ended:
+                self._host = ScriptHost(
+                    self.package,
+                    node=_node_name(worker),
+                    ip=_ip(worker),
+                    threads=worker.state.nthreads,
+                    folder=worker.local_directory,
+                    memory_limit=worker.memory_manager.memory_limit,
+                )
+                if self._ended:  # meanwhile
+                    self._host.close()
+            if self._host is None or self._ended:
+                raise StoppedError("the script was stopped there")
+            return self._host
+
     def renew(self) -> None:
         self._renewed = time.monotonic()
+
+    def abort(self) -> None:
+        """Kill the processes, and start none any more."""
+        self._ended = True
+        if self._host is not None:
+            self._host.abort()
+
+    def finish(self) -> tuple[list[LogChunk], list[tuple[str, Failed]]]:
+        """Call shutdown() in every process; give the rest of the logs, and what failed."""
+        return ([], []) if self._host is None else self._host.finish()
+
+    def close(self) -> None:
+        """Kill what is left of the processes, and remove their files."""
+        self._ended = True
+        if self._host is not None:
+            self._host.close()
 
     async def _watch_lease(self, worker: Worker) -> None:
         assert self.lease is not None
@@ -152,17 +197,15 @@ class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
         logger.warning(
             "daskprs has not heard of the run's driver for %g s: cleaning up", self.lease
         )
-        if self.host is not None:
-            await asyncio.to_thread(self.host.close)
+        await asyncio.to_thread(self.close)
         with contextlib.suppress(Exception):
             await worker.scheduler.unregister_worker_plugin(name=self.name)
 
     async def teardown(self, worker: Worker) -> None:
-        """Kill what is left of the processes, and remove their files."""
+        """Leave the worker as it was."""
         if self._watch is not None and self._watch is not asyncio.current_task():
             self._watch.cancel()
-        if self.host is not None:
-            await asyncio.to_thread(self.host.close)
+        await asyncio.to_thread(self.close)
 
 
 def plugin_name(token: str) -> str:
@@ -197,19 +240,26 @@ async def renew_lease(name: str, dask_worker: Worker) -> bool:
     return plugin is not None
 
 
+def waiting_tasks(token: str, dask_worker: Worker) -> list[str]:
+    """Return keys of our tasks that this worker has not begun."""
+    tasks = dask_worker.state.tasks.values()
+    waiting = {"waiting", "ready", "constrained"}
+    return [str(task.key) for task in tasks if task.state in waiting and token in str(task.key)]
+
+
 async def abort_host(name: str, dask_worker: Worker) -> None:
     """Kill the entry processes; the tasks that wait for them end."""
     plugin = _plugin(dask_worker, name)
-    if plugin is not None and plugin.host is not None:
-        await asyncio.to_thread(plugin.host.abort)
+    if plugin is not None:
+        await asyncio.to_thread(plugin.abort)
 
 
 async def finish_host(name: str, dask_worker: Worker) -> WorkerEnd:
     """No work is left: shutdown() in every process, and the rest of the logs."""
     plugin = _plugin(dask_worker, name)
-    if plugin is None or plugin.host is None:
+    if plugin is None:
         return WorkerEnd([], [])
-    chunks, failures = await asyncio.to_thread(plugin.host.finish)
+    chunks, failures = await asyncio.to_thread(plugin.finish)
     told = [(name, failed.error, failed.traceback) for name, failed in failures]
     return WorkerEnd(chunks, told)
 
@@ -242,12 +292,13 @@ def run_mini_batches(
     if frame is not None:
         mini_batches = [_bound(mini_batch, frame) for mini_batch in mini_batches]
     indexes = [mini_batch.index for mini_batch in mini_batches]
-    plugin = _plugin(get_worker(), name)
-    if plugin is None or plugin.host is None:
-        why = "it is not registered" if plugin is None else plugin.failure
-        return GroupResult([], tuple(indexes), host_missing=why)
-    plugin.renew()
-    host, began = plugin.host, time.perf_counter()
+    worker, began = get_worker(), time.perf_counter()
+    try:
+        host = _host(worker, name)
+    except Exception as error:
+        why = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}"
+        logger.warning("daskprs cannot host the script on %s: %s", worker.address, why)
+        return GroupResult([], tuple(indexes), worker=worker.address, host_missing=why)
     outcomes: list[Outcome] = []
     init_failure = None
     try:
@@ -271,12 +322,21 @@ def run_mini_batches(
     return GroupResult(
         outcomes,
         tuple(indexes[len(outcomes) :]),
+        worker=worker.address,
         init_failure=init_failure,
         inits=inits,
         logs=logs,
         sample=sample,
         seconds=time.perf_counter() - began,
     )
+
+
+def _host(worker: Worker, name: str) -> ScriptHost:
+    plugin = _plugin(worker, name)
+    if plugin is None:
+        raise StoppedError("the script was taken back from it")
+    plugin.renew()
+    return plugin.host()
 
 
 def _bound(mini_batch: MiniBatch, frame: Any) -> MiniBatch:
