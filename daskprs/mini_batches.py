@@ -29,6 +29,7 @@ __all__ = [
     "bytes_of",
     "count_of",
     "frame_token",
+    "groups_of",
     "is_shuffled",
     "plan",
     "slices_of",
@@ -141,7 +142,7 @@ def _drafts(dataset: Dataset, config: ParallelRunConfig) -> Iterator[Draft]:
     if isinstance(dataset, FileDataset):
         if config.partition_keys is not None:
             return _file_partitions(dataset, config.partition_keys)
-        return _file_groups(dataset, count_of(config.mini_batch_size))
+        return groups_of(dataset, count_of(config.mini_batch_size))
     size = bytes_of(config.mini_batch_size)
     if isinstance(dataset, FrameDataset):
         return _frame_partitions(dataset) if dataset.is_lazy else _frame_rows(dataset, size)
@@ -182,7 +183,8 @@ def _identity(file: ListedFile) -> str:
 # Files
 
 
-def _file_groups(dataset: FileDataset, count: int) -> Iterator[Draft]:
+def groups_of(dataset: FileDataset, count: int) -> Iterator[Draft]:
+    """Cut the files into groups of at most `count` files of one folder."""
     group: list[ListedFile] = []
     for file in dataset.files():
         if group and (len(group) == count or group[0].folder != file.folder):

@@ -16,7 +16,7 @@ from daskprs.tables import Survey, TableFile, TableReader, count_items, read_par
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FilePaths", "FrameRows", "Piece", "TableParts", "TableSlice"]
+__all__ = ["FilePaths", "FrameRows", "ListItems", "Piece", "TableParts", "TableSlice"]
 
 
 def _in_memory(path: str) -> bool:
@@ -108,6 +108,10 @@ class TableSlice:
         frame = read_part(
             self.file, self.reader, part=self.part, parts=self.parts, found=self.found
         )
+        return self.with_keys(frame)
+
+    def with_keys(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Add the keys in the file's path as columns."""
         for name, value in self.keys.items():
             frame[name] = value
         return frame
@@ -203,4 +207,27 @@ class FrameRows:
         return f"{self.label} rows {self.start} to {self.start + len(self.frame)}"
 
 
-Piece = FilePaths | TableSlice | TableParts | FrameRows
+@dataclass(frozen=True)
+class ListItems:
+    """Elements of a list that are in memory."""
+
+    elements: Sequence[Any] = field(repr=False)
+    label: str = "bag"
+
+    def load(self, scratch: str = "") -> list[Any]:
+        return list(self.elements)
+
+    def portable(self) -> ListItems:
+        return self
+
+    def count_items(self) -> int:
+        return len(self.elements)
+
+    def items(self, total: int | None) -> list[dict[str, Any]]:
+        return [{"file": self.label, "rows": len(self.elements)}]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+Piece = FilePaths | TableSlice | TableParts | FrameRows | ListItems

@@ -62,12 +62,12 @@ class Survey:
     types: Mapping[Any, str] = field(default_factory=dict)
 
 
-def survey(file: TableFile, parts: int, reader: TableReader) -> Survey:
+def survey(file: TableFile, parts: int, reader: TableReader, *, types: bool = True) -> Survey:
     """Find the cuts of a CSV or JSON lines file, and the types of its columns.
 
     Reads the file once for the cuts, and parses it once for the types, unless the reader's
-    options give the type of all columns. Records that cannot be parsed are left out: the part
-    that they are in fails when it is read.
+    options give the type of all columns, or `types` is false. Records that cannot be parsed are
+    left out: the part that they are in fails when it is read.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def survey(file: TableFile, parts: int, reader: TableReader) -> Survey:
                 stream, size, parts, has_header=reader.has_header, dialect=reader.dialect
             )
             found = _with_first_record(cuts, stream, reader)
-        if parts == 1:
+        if parts == 1 or not types:
             return found
         look = _Look(reader, found, lambda start, stop: _bytes_at(stream, start, stop))
         return look.json() if reader.format == "jsonl" else look.csv()
