@@ -118,6 +118,7 @@ def _in_options(options: Mapping[str, Any]) -> Iterator[str]:
                 word, mark, text = part.partition("=")
                 if mark and _TELLING.search(word):
                     yield text
+            yield from _in_query(value.lstrip("?"))
         elif isinstance(value, str) and "://" in value:
             yield from _in_url(value)
 
@@ -127,11 +128,15 @@ def _in_url(url: str) -> Iterator[str]:
         parts = urlsplit(url)
         if parts.password:
             yield parts.password
-        for name, value in parse_qsl(parts.query):
-            if _TELLING.search(name):
-                yield value
+        yield from _in_query(parts.query)
     except ValueError:
         return
+
+
+def _in_query(query: str) -> Iterator[str]:
+    for name, value in parse_qsl(query):
+        if _TELLING.search(name):
+            yield value
 
 
 def _forms(text: str) -> set[str]:
