@@ -140,4 +140,5 @@ def _in_query(query: str) -> Iterator[str]:
 
 
 def _forms(text: str) -> set[str]:
-    return {text, unquote(text), quote(text), quote(text, safe=""), quote_plus(text)}
+    plain = unquote(text)
+    return {text, plain, quote(plain), quote(plain, safe=""), quote_plus(plain)}
