@@ -48,7 +48,7 @@ class Secrets:
         for url in urls:
             found.update(_in_url(url))
         for name, value in {**os.environ, **(environment or {})}.items():
-            if _TELLING.search(name) and len(value) >= 8 and os.sep not in value:
+            if _TELLING.search(name) and len(value) >= 8 and not value.startswith(os.sep):
                 found.add(value)
         variants = {form for text in found for form in _forms(text) if not _PLAIN.fullmatch(form)}
         # The longest first: one secret may be a part of another.
