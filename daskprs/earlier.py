@@ -33,9 +33,17 @@ class Earlier:
         at = self._records.find(index)
         return None if at is None or at >= self._count else at
 
-    def has_rows(self, index: int) -> bool:
+    def failed_items(self, index: int) -> int:
+        """How many items have failed of a mini-batch that has its rows."""
         at = self._find(index)
-        return at is not None and self._records.length_at(at) >= 0
+        if at is None or self._records.length_at(at) < 0:
+            return 0
+        return self._records[at].total - self._records[at].succeeded
+
+    def is_taken(self, index: int) -> bool:
+        """Whether the plan had this mini-batch, so that it was not run again."""
+        at = self._find(index)
+        return at is not None and bool(self._taken[at])
 
     def knows(self, mini_batch: MiniBatch) -> bool:
         """Whether it was done, or had failed for good."""

@@ -34,7 +34,6 @@ from daskprs.exceptions import (
     NothingSucceededError,
     RunCanceledError,
     RunFailedError,
-    WriteFailedError,
 )
 from daskprs.job import Job
 from daskprs.journal import Journal, Record, Records
@@ -103,6 +102,7 @@ class Execution:
         self._driver: Driver | None = None
         self._earlier = Earlier(Records())
         self._is_begun = False
+        self._kept_failures = 0
         self._report_due = self._lock_due = 0.0
         local = job.folder.local
         self._log_path = Path(tempfile.mkdtemp(prefix="daskprs-logs-")) if local is None else local
@@ -187,9 +187,10 @@ class Execution:
         if journal is not None:
             self.store.resume()
             self._earlier = Earlier(journal.records)
-            self._logs.keep_failed_items(self._earlier.has_rows)
+            self.report.failures = self._logs.keep_failed_items(self._earlier.failed_items)
+            self._kept_failures = len(self.report.failures)
         else:
-            self._set_logs_aside()
+            self._logs.set_aside()
             self.store.begin(self.job.facts())
         self._emit(RunStarted(self._earlier.count))
 
@@ -226,6 +227,8 @@ class Execution:
         )
 
     def _publish(self) -> None:
+        if self._earlier.has_stale:
+            self._forget_failures()
         order = None
         if self._earlier.has_stale or self.job.config.ordered:
             assert self.store.journal is not None
@@ -236,6 +239,13 @@ class Execution:
             if self.job.config.ordered:
                 order.sort(key=records.index_at)
         self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
+
+    def _forget_failures(self) -> None:
+        """Forget what has failed in mini-batches that are not in the plan any more."""
+        is_wanted, failures = self._earlier.is_taken, self.report.failures
+        kept = [f for f in failures[: self._kept_failures] if is_wanted(f.mini_batch)]
+        self.report.failures = kept + failures[self._kept_failures :]
+        self._logs.forget_failed_items(is_wanted)
 
     def _final_report(self) -> dict[str, Any]:
         self._update_report()
@@ -280,13 +290,6 @@ class Execution:
             return True
         return False
 
-    def _set_logs_aside(self) -> None:
-        logs = self._logs.folder
-        if logs.is_dir() and any(logs.iterdir()):
-            previous = logs.with_name("logs.previous")
-            shutil.rmtree(previous, ignore_errors=True)
-            logs.rename(previous)
-
     # Telling
 
     def _emit(self, event: Event) -> None:
@@ -297,13 +300,7 @@ class Execution:
             self.notices.append(event.text)
         if isinstance(event, MiniBatchDone) and event.outcome.failed_items:
             self.report.add_failure(event.outcome)
-        try:
-            self._logs(event)
-        except OSError as error:
-            raise WriteFailedError(
-                f"the logs could not be written to {self._logs.folder} ({error}). What was written "
-                "before is kept: when there is room and permission, the same run goes on."
-            ) from error
+        self._logs(event)
         for listener in self.listeners:
             try:
                 listener(event)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from daskprs.events import (
     Event,
@@ -20,8 +23,10 @@ from daskprs.events import (
     RunStarted,
     Sampled,
 )
+from daskprs.exceptions import WriteFailedError
 from daskprs.json_text import json_text
 from daskprs.outcomes import Attempt, Outcome
+from daskprs.report import MOST_FAILURES, Failure
 from daskprs.script_host import LogChunk
 from daskprs.worker import InitRecord, Sample
 
@@ -42,6 +47,7 @@ _NODE_COLUMNS = ("Time", "CPU Percent", "Memory Used Bytes", "Memory Total Bytes
 _PROCESS_COLUMNS = ("Time", "Process", "Pid", "CPU Seconds", "Memory Bytes")
 _LOG_NAMES = {"stdout": "stdout.txt", "stderr": "stderr.txt", "entry_script_log": "log.txt"}
 FAILED_ITEMS = "failed_items.jsonl"
+_MOST_BUFFERED = 1 << 16
 
 
 def _iso(seconds: float) -> str:
@@ -72,6 +78,39 @@ def overview_line(done: int, total: int | None, seconds: float, new: int) -> str
     return line
 
 
+class _LogFile:
+    """A file that grows by whole lines: a kill leaves no half of one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = io.StringIO(newline="")
+        self._is_new = not path.exists() or path.stat().st_size == 0
+
+    def row(self, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        writer = csv.writer(self._lines, lineterminator="\n")
+        if self._is_new:
+            writer.writerow(columns)
+        writer.writerow(values)
+        self._added()
+
+    def line(self, text: str) -> None:
+        self._lines.write(f"{text}\n")
+        self._added()
+
+    def _added(self) -> None:
+        self._is_new = False
+        if self._lines.tell() > _MOST_BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        text = self._lines.getvalue()
+        if text:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab", buffering=0) as stream:
+                stream.write(_encoded(text))
+            self._lines = io.StringIO(newline="")
+
+
 class LogFolder:
     """Listens to a run and writes its logs.
 
@@ -86,21 +125,77 @@ class LogFolder:
     def __init__(self, folder: Path, progress: Callable[[], str]) -> None:
         self.folder = folder
         self._progress = progress
-        self._streams: dict[str, TextIO] = {}
+        self._files: dict[str, _LogFile] = {}
+        self._kept_lines = 0
         self._summaries: dict[tuple[str, str], list[int]] = {}
         self._overview_due = time.monotonic() + 10
         self._flush_due = time.monotonic() + 1
 
-    def keep_failed_items(self, is_done: Callable[[int], bool]) -> None:
-        """Forget the failed items of mini-batches that are to be tried again."""
+    def set_aside(self) -> None:
+        """Keep the logs of an earlier run as ``logs.previous``."""
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            previous = self.folder.with_name("logs.previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            self.folder.rename(previous)
+
+    def keep_failed_items(self, failed_of: Callable[[int], int]) -> list[Failure]:
+        """Forget the failed items of mini-batches that are to be tried again.
+
+        Parameters
+        ----------
+        failed_of : callable
+            How many items of a mini-batch have failed for good in an earlier start of the run.
+
+        Returns
+        -------
+        list of Failure
+            What is kept, as the report has it.
+        """
+        failures: dict[int, Failure] = {}
+        kept = []
+        for line in self._failed_lines():
+            facts = _facts_of(line)
+            number, count = facts["mini_batch"], failed_of(facts["mini_batch"])
+            if count:
+                kept.append(line)
+            if count and len(failures) < MOST_FAILURES:
+                what = str(facts.get("path") or facts.get("file") or facts.get("input", ""))
+                failure = Failure(number, count, str(facts["error"]), int(facts["tries"]), what)
+                failures.setdefault(number, failure)
+        self._kept_lines = len(kept)
+        self._keep_lines(kept)
+        return list(failures.values())
+
+    def forget_failed_items(self, is_wanted: Callable[[int], bool]) -> None:
+        """Forget kept items of mini-batches that the plan does not have any more."""
+        lines = self._failed_lines()
+        kept, new = lines[: self._kept_lines], lines[self._kept_lines :]
+        self._keep_lines([n for n in kept if is_wanted(_facts_of(n)["mini_batch"])] + new)
+
+    def _failed_lines(self) -> list[bytes]:
         path = self.folder / FAILED_ITEMS
-        if path.is_file():
-            lines = path.read_text("utf-8", "surrogateescape").splitlines(keepends=True)
-            kept = [line for line in lines if is_done(_mini_batch_of(line))]
-            path.write_text("".join(kept), "utf-8", "surrogateescape")
+        return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+
+    def _keep_lines(self, lines: list[bytes]) -> None:
+        path = self.folder / FAILED_ITEMS
+        if not lines:
+            path.unlink(missing_ok=True)
+            return
+        new = path.with_suffix(".new")
+        new.write_bytes(b"".join(lines))
+        new.replace(path)
 
     def __call__(self, event: Event) -> None:
-        """Write what this event is about."""
+        """Write what this event is about.
+
+        Raises
+        ------
+        WriteFailedError
+        """
+        with self._writing():
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
         if isinstance(event, MiniBatchDone):
             self._mini_batch(event.outcome)
         elif isinstance(event, InitTried):
@@ -112,6 +207,8 @@ class LogFolder:
         elif isinstance(event, Noticed):
             self._say(event.text)
         elif isinstance(event, RunStarted):
+            for name in ("job_result.txt", "job_error.txt"):  # of an earlier start
+                (self.folder / name).unlink(missing_ok=True)
             kept = f" {event.kept} mini batches were done before." if event.kept else ""
             self._say(f"The run has started.{kept}")
         elif isinstance(event, RunEnded):
@@ -120,33 +217,32 @@ class LogFolder:
     def tick(self) -> None:
         """Called often: writes the overview now and then, and what is still buffered."""
         now = time.monotonic()
-        if now >= self._overview_due:
-            self._overview_due = now + 10
-            self._say(self._progress())
-        if now >= self._flush_due:
-            self._flush_due = now + 1
-            for stream in self._streams.values():
-                stream.flush()
+        with self._writing():
+            if now >= self._overview_due:
+                self._overview_due = now + 10
+                self._say(self._progress())
+            if now >= self._flush_due:
+                self._flush_due = now + 1
+                self._flush()
 
-    def _stream(self, name: str) -> TextIO:
-        stream = self._streams.get(name)
-        if stream is None:
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
-            self._streams[name] = stream
-        return stream
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WriteFailedError(
+                f"the logs could not be written to {self.folder} ({error}). What was written "
+                "before is kept: when there is room and permission, the same run goes on."
+            ) from error
 
-    def _row(self, name: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
-        stream = self._stream(name)
-        writer = csv.writer(stream, lineterminator="\n")
-        if stream.tell() == 0:
-            writer.writerow(columns)
-        writer.writerow(values)
+    def _file(self, name: str) -> _LogFile:
+        file = self._files.get(name)
+        if file is None:
+            file = self._files[name] = _LogFile(self.folder / name)
+        return file
 
     def _say(self, text: str) -> None:
-        stream = self._stream("job_progress_overview.txt")
-        stream.write(f"{_iso(time.time())} {text}\n")
+        self._file("job_progress_overview.txt").line(f"{_iso(time.time())} {text}")
 
     def _mini_batch(self, outcome: Outcome) -> None:
         for attempt in outcome.attempts:
@@ -166,7 +262,7 @@ class LogFolder:
             *(f"{attempt.load_seconds + attempt.run_seconds:.4f}", f"{attempt.run_seconds:.4f}"),
             *(attempt.status, category, attempt.error, outcome.label),
         )
-        self._row("sys/job_report/processed_mini-batches.csv", _BATCH_COLUMNS, row)
+        self._file("sys/job_report/processed_mini-batches.csv").row(_BATCH_COLUMNS, row)
         if attempt.error:
             self._error(attempt.node, attempt.process, attempt.error, attempt.traceback)
 
@@ -177,13 +273,13 @@ class LogFolder:
             *(f"{reply.run_seconds:.4f}", f"{reply.run_seconds:.4f}", "", reply.status),
             *("" if reply.ok else _category(reply.status), reply.error, "init"),
         )
-        self._row("sys/job_report/processed_mini-batches.csv", _BATCH_COLUMNS, row)
+        self._file("sys/job_report/processed_mini-batches.csv").row(_BATCH_COLUMNS, row)
         if not reply.ok:
             self._error(record.node, record.process, reply.error, reply.traceback)
 
     def _error(self, node: str, process: str, error: str, traceback: str) -> None:
-        stream = self._stream(f"user/error/{node}/{process}.txt")
-        stream.write(f"{_iso(time.time())} {error}\n{traceback.rstrip()}\n\n")
+        file = self._file(f"user/error/{node}/{process}.txt")
+        file.line(f"{_iso(time.time())} {error}\n{traceback.rstrip()}\n")
 
     def _summarise(self, outcome: Outcome, attempt: Attempt) -> None:
         counts = self._summaries.setdefault((attempt.ip, attempt.process), [0] * 6)
@@ -193,11 +289,13 @@ class LogFolder:
             counts[i] += more
 
     def _failed(self, outcome: Outcome) -> None:
-        stream = self._stream(FAILED_ITEMS)
+        file = self._file(FAILED_ITEMS)
         for item in outcome.items or [{"input": outcome.label}]:
             about = {"mini_batch": outcome.index, "tries": outcome.tries, "error": outcome.error}
             facts = {**about, **item}
-            stream.write(json_text(facts) + "\n")
+            file.line(json_text(facts))
+        # Before the journal says that the mini-batch is done: then nobody tells it again.
+        file.flush()
 
     def _log(self, chunk: LogChunk) -> None:
         name = f"user/{chunk.kind}/{chunk.node}/{chunk.process}.{_LOG_NAMES[chunk.kind]}"
@@ -210,10 +308,10 @@ class LogFolder:
         when = _iso(sample.time)
         folder = f"sys/perf/{sample.node}"
         node = (when, sample.node_cpu_percent, sample.node_memory_used, sample.node_memory_total)
-        self._row(f"{folder}/node_resource_usage.csv", _NODE_COLUMNS, node)
+        self._file(f"{folder}/node_resource_usage.csv").row(_NODE_COLUMNS, node)
         process = (when, sample.process, sample.pid, f"{sample.process_cpu_seconds:.2f}",
                    sample.process_memory)  # fmt: skip
-        self._row(f"{folder}/processes_resource_usage.csv", _PROCESS_COLUMNS, process)
+        self._file(f"{folder}/processes_resource_usage.csv").row(_PROCESS_COLUMNS, process)
 
     def _end(self, event: RunEnded) -> None:
         self._say(self._progress())
@@ -221,35 +319,40 @@ class LogFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "job_result.txt").write_text(event.status + "\n")
         if event.status != "Completed":
-            (self.folder / "job_error.txt").write_text(
-                event.message + "\n", "utf-8", "surrogateescape"
-            )
-        else:
-            (self.folder / "job_error.txt").unlink(missing_ok=True)
+            (self.folder / "job_error.txt").write_bytes(_encoded(event.message + "\n"))
         self._summary_tables()
-        self.close()
+        self._flush()
 
     def _summary_tables(self) -> None:
         nodes: dict[str, list[int]] = {}
         for (ip, process), counts in sorted(self._summaries.items()):
             values = (ip, process, *counts)
-            self._row("sys/job_report/process_summary.csv", _PER_PROCESS, values)
+            self._file("sys/job_report/process_summary.csv").row(_PER_PROCESS, values)
             total = nodes.setdefault(ip, [0] * 6)
             nodes[ip] = [a + b for a, b in zip(total, counts, strict=True)]
         for ip, counts in sorted(nodes.items()):
-            self._row("sys/job_report/node_summary.csv", _PER_NODE, (ip, *counts))
+            self._file("sys/job_report/node_summary.csv").row(_PER_NODE, (ip, *counts))
 
-    def close(self) -> None:
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
+    def _flush(self) -> None:
+        for file in self._files.values():
+            file.flush()
 
 
-def _mini_batch_of(line: str) -> int:
+def _encoded(text: str) -> bytes:
+    """Encode names as the file system has them; an error of a script may hold anything."""
     try:
-        return int(json.loads(line)["mini_batch"])
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _facts_of(line: bytes) -> dict[str, Any]:
+    """Read a line on a failed item; a torn one is on no mini-batch at all."""
+    try:
+        facts = json.loads(line)
+        return {"error": "", "tries": 0, **facts, "mini_batch": int(facts["mini_batch"])}
     except (ValueError, KeyError, TypeError):
-        return -1
+        return {"mini_batch": -1}
 
 
 def _category(status: str) -> str:

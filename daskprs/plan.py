@@ -70,7 +70,8 @@ class Plan:
         """One line with the totals."""
         items = sum(mini_batch.items or 0 for mini_batch in self.mini_batches)
         known = f", {items:,} items" if items else ""
-        text = f"{len(self):,} mini-batches{known}, {self.nbytes:,} bytes"
+        plural = "" if len(self) == 1 else "es"
+        text = f"{len(self):,} mini-batch{plural}{known}, {self.nbytes:,} bytes"
         return self.secrets.hide("; ".join([text, *self.later]))
 
     def __repr__(self) -> str:

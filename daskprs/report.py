@@ -116,7 +116,8 @@ class RunReport:
         items, batches = self.items, self.mini_batches
         lines = [("Status", self.status + (" (reused)" if self.reused else ""))]
         if self.message and self.status != "Completed":
-            lines.append(("Reason", self.message.splitlines()[0]))
+            first = self.message.splitlines()[0]
+            lines.append(("Reason", first.removesuffix(" First failures:")))
         lines.append(("Mini-batches", _counted(batches)))
         lines.append(("Items", _counted(items)))
         rate = f", {items.total / self.seconds:,.0f} items/s" if self._has_rate else ""
