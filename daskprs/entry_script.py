@@ -38,7 +38,8 @@ _NOT_FOR_USERS = {
     "compression",
     "storage_options",
 }
-_SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "site-packages"}
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "site-packages",
+                    "dask-scratch-space", "dask-worker-space"}  # fmt: skip
 
 
 def check_script(script: Path) -> str:
@@ -183,12 +184,14 @@ class EntryScriptSource:
         return digest.hexdigest()[:32]
 
     def data_files(self) -> dict[str, list[int]]:
-        """Size and time (ns) of the other files, by their relative path."""
+        """Size and time (ns) of the other files, by their relative path; not of notebooks."""
         found = {}
         for number, path in enumerate(self.files()):
             if number > MOST_FILES:
                 break
-            if path.suffix != ".py" and path.name != SETTINGS_FILE:
+            is_hidden = path.name.startswith(".") or path.name.endswith("~")
+            is_code = path.suffix in (".py", ".ipynb") or path.name == SETTINGS_FILE
+            if not is_hidden and not is_code:
                 stat = path.stat()
                 found[str(path.relative_to(self.folder))] = [stat.st_size, stat.st_mtime_ns]
         return found

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.cluster_rows import ClusterRows
+from daskprs.data_files import WrittenFiles
 from daskprs.driver import Driver
 from daskprs.earlier import Earlier
 from daskprs.events import (
@@ -40,7 +41,7 @@ from daskprs.journal import Journal, Record, Records
 from daskprs.logs import LogFolder, overview_line
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally, threshold_exceeded
-from daskprs.output import JOURNAL, open_store
+from daskprs.output import open_store
 from daskprs.output_folder import Lock
 from daskprs.planner import Planner
 from daskprs.report import REPORT, RunReport, read_report
@@ -103,6 +104,7 @@ class Execution:
         self._earlier = Earlier(Records())
         self._is_begun = False
         self._kept_failures = 0
+        self._written = WrittenFiles(job.folder)
         self._report_due = self._lock_due = 0.0
         local = job.folder.local
         self._log_path = Path(tempfile.mkdtemp(prefix="daskprs-logs-")) if local is None else local
@@ -191,6 +193,7 @@ class Execution:
             self._kept_failures = len(self.report.failures)
         else:
             self._logs.set_aside()
+            self._written.forget()
             self.store.begin(self.job.facts())
         self._emit(RunStarted(self._earlier.count))
 
@@ -238,6 +241,7 @@ class Execution:
             order = [at for at in with_rows if self._earlier.is_wanted(at)]
             if self.job.config.ordered:
                 order.sort(key=records.index_at)
+        self._written.look(self._data_files_changed, always=True)
         self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
 
     def _forget_failures(self) -> None:
@@ -255,14 +259,11 @@ class Execution:
     # Reuse
 
     def _is_same_run(self, journal: Journal) -> bool:
-        return self.job.is_same_run(journal, self._last_sign(journal))
+        return self.job.is_same_run(journal, self._written.load())
 
-    def _last_sign(self, journal: Journal) -> float:
-        """When the earlier run last wrote something; 0 where nobody can tell."""
-        if journal.finished is not None:
-            return float(journal.finished.get("ended", 0.0))
-        local = self.job.folder.local
-        return 0.0 if local is None else (local / JOURNAL).stat().st_mtime
+    def _data_files_changed(self) -> set[str]:
+        journal = self.store.journal
+        return self.job.changed_files(journal) if journal is not None else set()
 
     def _reuse(self, journal: Journal) -> bool:
         """Take over a finished run, if it is what this run would be."""
@@ -325,6 +326,7 @@ class Execution:
             self._report_due = now + _REPORT_SECONDS
             self._update_report()
             self._write_report()
+        self._written.look(self._data_files_changed)
         if now >= self._lock_due:
             self._lock_due = now + _LOCK_SECONDS
             self._lock.refresh()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from daskprs.config import ParallelRunConfig
+from daskprs.data_files import changed_files, files_named, without_own_streams
 from daskprs.datasets import FrameDataset
 from daskprs.entry_script import EntryScriptSource
 from daskprs.journal import Journal
@@ -35,9 +35,6 @@ from daskprs.side_inputs import SideInput, SidePath
 __all__ = ["Job"]
 
 Argument = str | SourcePath | SidePath
-
-# A process that is killed may live, and write, for a moment longer than its driver.
-_AFTERLIFE = 5.0
 
 
 @dataclass(frozen=True)
@@ -142,36 +139,24 @@ class Job:
 
     def _other_files(self) -> dict[str, list[int]]:
         """Size and time (ns) of files that the script may read: beside it, or as arguments."""
-        found = self.source.data_files()
-        for argument in self.arguments:
-            if isinstance(argument, str) and os.path.isabs(argument) and os.path.isfile(argument):
-                stat = os.stat(argument)
-                found[argument] = [stat.st_size, stat.st_mtime_ns]
-        return found
+        named = files_named(self.arguments, self.folder.local)
+        return without_own_streams({**self.source.data_files(), **named}, self.source.folder)
 
-    def is_same_run(self, journal: Journal, last_sign: float) -> bool:
+    def is_same_run(self, journal: Journal, written: Collection[str]) -> bool:
         """Say whether a journal is of this run, so that it can go on, or be reused.
 
         Parameters
         ----------
-        last_sign : float
-            When that run last wrote something, in seconds since the epoch: a file beside the
-            script that changed while the run was going on was written by the run itself.
+        written : collection of str
+            Files that changed while that run was going on: it does not read but write them.
         """
         if journal.header.get("run") != self.identity():
             return False
-        started = float(journal.header.get("started", 0.0))
-        before: Mapping[str, Sequence[int]] = journal.header.get("files", {})
-        now = self._other_files()
-        for name, known in before.items():
-            found = now.get(name)
-            if found is None:
-                return False
-            changed = found[1] / 1e9
-            by_the_run = started <= changed <= last_sign + _AFTERLIFE
-            if list(known) != found and not by_the_run:
-                return False
-        return True
+        return self.changed_files(journal) <= set(written)
+
+    def changed_files(self, journal: Journal) -> set[str]:
+        """Tell which data files are not as they were when the run of a journal began."""
+        return changed_files(journal.header.get("files", {}), self.source.folder)
 
     def with_changes(self, **changes: Any) -> Job:
         return replace(self, **changes)
