@@ -83,7 +83,7 @@ class SideInput:
         """
         if not is_local(self.url) and not self.url.startswith("memory:"):
             return self
-        if in_place and not self.url.startswith("memory:"):
+        if in_place and os.path.exists(self.url):  # a glob has no path of its own
             return self
         buffer, size = io.BytesIO(), 0
         files = self._files()
