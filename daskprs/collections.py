@@ -7,29 +7,18 @@ the entry script runs in entry processes beside whatever computes the graph.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from daskprs.attempts import Limits, try_mini_batch
+from daskprs.attempts import Limits
 from daskprs.config import ParallelRunConfig
-from daskprs.conform import DoesNotFitError, fit_result
 from daskprs.datasets import FileDataset, TabularDataset
-from daskprs.entry_script import EntryScriptSource
-from daskprs.exceptions import (
-    ConfigError,
-    InitFailedError,
-    InputNotFoundError,
-    MiniBatchFailedError,
-    RunCanceledError,
-)
+from daskprs.exceptions import ConfigError, InputNotFoundError
+from daskprs.lazy_step import LazyStep, over_bag, over_dataframe, ship
 from daskprs.lazy_tables import SliceReader, find_cuts_of, sample_of, typed
-from daskprs.mini_batches import MiniBatch, bytes_of, count_of, groups_of, slices_of
-from daskprs.pieces import FilePaths, FrameRows, ListItems, TableSlice
-from daskprs.script_host import InitGaveUpError, ScriptPackage, StoppedError
-from daskprs.shared_hosts import lent_slot
+from daskprs.mini_batches import bytes_of, count_of, groups_of, slices_of
+from daskprs.pieces import FilePaths, TableSlice
 
 if TYPE_CHECKING:
     import dask.bag
@@ -38,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["map_partitions", "to_dask_bag", "to_dask_dataframe"]
 
 _LOAD_TIMEOUT = 1800.0
-_SHUTDOWN_TIMEOUT = 10.0
 
 
 class _Graph(dict[Any, Any]):
@@ -226,7 +214,8 @@ def map_partitions(
     Returns
     -------
     dask.dataframe.DataFrame, dask.dataframe.Series or dask.bag.Bag
-        What ``run()`` returns. A list with one element for each row gets the index of the rows.
+        What ``run()`` returns. A list with one element for each row gets the index of the rows;
+        a Series always has one value for each row, and can become a column of `collection`.
 
     Raises
     ------
@@ -267,11 +256,11 @@ def map_partitions(
     limits = Limits(config.run_max_try, config.run_invocation_timeout, _LOAD_TIMEOUT)
     if _is_dask_dataframe(collection):
         checked = _checked_meta(meta)
-        return _over_dataframe(collection, _Step(limits, checked), _package(config, arguments))
+        return over_dataframe(collection, LazyStep(limits, checked), ship(config, arguments))
     if isinstance(collection, Bag):
         if meta is not None:
             raise ConfigError.of("meta", meta, "left out: only dataframes have one")
-        return _over_bag(collection, _Step(limits, None), _package(config, arguments))
+        return over_bag(collection, LazyStep(limits, None), ship(config, arguments))
     raise ConfigError.of(
         "collection", type(collection), "a Dask dataframe or bag, such as dataset.to_dask_bag()"
     )
@@ -296,140 +285,3 @@ def _checked_meta(meta: Any) -> Any:
     if getattr(made, "ndim", 0) not in (1, 2) or not hasattr(made, "iloc"):
         raise ConfigError.of("meta", meta, accepted)
     return made
-
-
-@dataclass(frozen=True)
-class _Shipped:
-    """The script in the graph: once, and the same for Dask as long as its content is."""
-
-    package: ScriptPackage
-
-    def __dask_tokenize__(self) -> str:
-        return self.package.token
-
-
-def _unwrap(shipped: _Shipped) -> ScriptPackage:
-    return shipped.package
-
-
-def _package(config: ParallelRunConfig, arguments: Sequence[Any]) -> _Shipped:
-    from dask.base import tokenize
-
-    from daskprs.step import _argument, _check_arguments
-
-    source = EntryScriptSource.of(config.script_path, config.source_path)
-    given = tuple(_argument(str(argument), source) for argument in _check_arguments(arguments))
-    facts = [source.relative, source.code_token(), source.data_files(), given]
-    settings = [config.environment_variables, config.init_timeout, config.process_count_per_node]
-    return _Shipped(
-        ScriptPackage(
-            token=str(tokenize(facts, settings)),
-            script=source.relative,
-            folder="",
-            archive=source.archive(),
-            arguments=given,
-            output_format="pickle",
-            environment=config.environment_variables,
-            init_timeout=config.init_timeout,
-            process_count=config.process_count_per_node,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
-        )
-    )
-
-
-def _over_dataframe(collection: Any, step: _Step, shipped: _Shipped) -> Any:
-    import dask.dataframe as dd
-    from dask.base import tokenize
-
-    # Its partitions are final only when it is optimised: some readers then join small ones.
-    frame = collection.optimize()
-    token = tokenize(frame._name, step, shipped)
-    keys = frame.__dask_keys__()
-    name, script = f"daskprs-run-{token}", f"daskprs-script-{token}"
-    tasks = {**frame.__dask_graph__(), script: (_unwrap, shipped)}
-    for number, key in enumerate(keys):
-        tasks[name, number] = (step, key, script, number)
-    return dd.from_graph(
-        _Graph(name, tasks),
-        step.meta,
-        (None,) * (len(keys) + 1),
-        [(name, number) for number in range(len(keys))],
-        "daskprs-run",
-    )
-
-
-def _over_bag(collection: dask.bag.Bag, step: _Step, shipped: _Shipped) -> dask.bag.Bag:
-    from dask.bag import Bag
-    from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
-
-    token = tokenize(collection.name, step, shipped)
-    name, script = f"daskprs-run-{token}", f"daskprs-script-{token}"
-    tasks: dict[Any, Any] = {script: (_unwrap, shipped)}
-    for number in range(collection.npartitions):
-        tasks[name, number] = (step, (collection.name, number), script, number)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[collection])
-    return Bag(graph, name, collection.npartitions)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Runs the script over one partition, in the process that computes the graph.
-
-    Attributes
-    ----------
-    meta : DataFrame, Series or None
-        None for bags.
-    """
-
-    limits: Limits
-    meta: Any
-
-    def __call__(self, rows: Any, package: ScriptPackage, number: int) -> Any:
-        """Return the result for the partition `rows`, which has this `number`.
-
-        Raises
-        ------
-        InitFailedError, MiniBatchFailedError
-        """
-        piece = _piece(rows if self.meta is not None else list(rows), number)
-        mini_batch = MiniBatch(number, f"{number:016x}", piece, piece.count_items(), None)
-        outcome = _outcome(package, mini_batch, self.limits)
-        if outcome.failed:
-            raise MiniBatchFailedError(outcome.error, script_traceback=outcome.traceback)
-        payload = outcome.rows.payload if outcome.rows is not None else b""
-        try:
-            result = pickle.loads(payload) if payload else []
-            if self.meta is not None:
-                return fit_result(result, self.meta, rows.index)
-        except DoesNotFitError as error:
-            raise MiniBatchFailedError(
-                f"what run() returned for {piece} does not fit: {error}.", script_traceback=""
-            ) from None
-        except (ImportError, AttributeError) as error:
-            raise MiniBatchFailedError(
-                f"run() returned objects of a class that only the script knows ({error}): return "
-                "a DataFrame, or a list of plain values, dicts or arrays."
-            ) from error
-        return result.to_dict("records") if hasattr(result, "to_dict") else list(result)
-
-
-def _piece(rows: Any, number: int) -> FrameRows | FilePaths | ListItems:
-    if not isinstance(rows, list):
-        return FrameRows(rows, 0, f"partition {number}")
-    if rows and all(isinstance(element, str) for element in rows):
-        return FilePaths(tuple(rows)).portable()
-    return ListItems(rows, f"partition {number}")
-
-
-def _outcome(package: ScriptPackage, mini_batch: MiniBatch, limits: Limits) -> Any:
-    try:
-        with lent_slot(package) as (host, slot):
-            return try_mini_batch(host, slot, mini_batch, limits)
-    except InitGaveUpError as error:
-        raise InitFailedError(
-            f"{Path(package.script).name} could not be started in any try: {error.reply.error}",
-            script_traceback=error.reply.traceback,
-        ) from None
-    except StoppedError:
-        raise RunCanceledError("this process is ending: the script was stopped.") from None

@@ -25,6 +25,7 @@ def fit_result(result: Any, meta: Any, index: Any) -> Any:
     ----------
     result : DataFrame, list or tuple
     meta : DataFrame or Series
+        A Series has one value for each row of the mini-batch.
     index : Index
         Of the mini-batch: of a list with one element for each row, too.
 
@@ -34,27 +35,35 @@ def fit_result(result: Any, meta: Any, index: Any) -> Any:
     """
     import pandas as pd
 
-    fitted: Any
     if meta.ndim == 1:
-        fitted = fit_column(_as_column(result).rename(meta.name), meta.dtype)
-    else:
-        frame = result if isinstance(result, pd.DataFrame) else _as_frame(result, meta)
-        fitted = fit_frame(frame, meta)
+        return fit_column(_as_column(result, index).rename(meta.name), meta.dtype)
+    frame = result if isinstance(result, pd.DataFrame) else _as_frame(result, meta)
+    fitted = fit_frame(frame, meta)
     if not isinstance(result, pd.DataFrame) and len(fitted) == len(index):
-        fitted.index = index
+        fitted = fitted.set_axis(index, axis=0)
     return fitted
 
 
-def _as_column(result: Any) -> pd.Series[Any]:
+def _as_column(result: Any, index: Any) -> pd.Series[Any]:
     import pandas as pd
 
+    if len(result) != len(index):
+        raise DoesNotFitError(
+            f"{len(result)} values are not one for each of the {len(index)} rows, as a Series in "
+            "meta says: return them all, or name the columns of a table in meta"
+        )
     if not isinstance(result, pd.DataFrame):
-        return pd.Series(list(result), dtype=None if len(result) else object)
+        return pd.Series(list(result), index=index, dtype=None if len(result) else object)
     if result.shape[1] != 1:
         raise DoesNotFitError(
             f"a table with the columns {list(result.columns)} is not one column, as meta says"
         )
-    return result.iloc[:, 0]
+    column = result.iloc[:, 0]
+    if column.index.equals(index):
+        return column
+    if column.index.equals(pd.RangeIndex(len(index))):
+        return column.set_axis(index)
+    raise DoesNotFitError("the table has another index than the rows of the mini-batch")
 
 
 def _as_frame(elements: Sequence[Any], meta: pd.DataFrame) -> pd.DataFrame:
@@ -135,6 +144,8 @@ def fit_column(column: pd.Series[Any], dtype: Any) -> pd.Series[Any]:
     if column.isna().all():
         return _nulls(column, dtype)
     if wanted not in ("category", _family(column.dtype), _family_of_objects(column)):
+        raise _does_not_fit(column, dtype)
+    if wanted == "category" and not column.dropna().isin(dtype.categories).all():
         raise _does_not_fit(column, dtype)
     try:
         cast = column.astype(dtype)
