@@ -278,7 +278,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[Any, int]]:
         contents = _contents(lines)
         for content, text in zip(contents, lines, strict=False):
             yield content, len(text) + 1
-        if len(contents) < len(lines) or b"\0" in rest:
+        if len(contents) < len(lines):
             return
 
 

@@ -16,7 +16,8 @@ from daskprs.journal import (
     read_journal,
     shape_line,
 )
-from daskprs.output_files import WORK, UnnamedFile, sync_folder
+from daskprs.output_disk import sync_folder
+from daskprs.output_files import WORK, UnnamedFile
 from daskprs.output_folder import OutputFolder
 from daskprs.row_store import JOURNAL, RowStore
 
@@ -62,12 +63,13 @@ class LocalStore(RowStore):
         return journal
 
     def _begin(self, journal: Journal) -> None:
+        header = header_line(journal)
         # The journal goes first: without it, what else is left counts for nothing.
         self.folder.move(JOURNAL, f"{JOURNAL}.previous")
         for name in (self.partial_name, self.name, f"{WORK}/rows"):
             self.folder.set_aside(name)
         self._open(journal)
-        self._append(b"", [header_line(journal)])
+        self._append(b"", [header])
 
     def _resume(self, journal: Journal) -> None:
         self._open(journal)
@@ -85,7 +87,7 @@ class LocalStore(RowStore):
     # Adding
 
     def _shape_changed(self, journal: Journal) -> None:
-        header = b"" if journal.start else self._format.header()
+        header = self._format.header()
         self._buffer(header)
         journal.start += len(header)
         self._lines.append(shape_line(journal.shape, len(header)))

@@ -15,8 +15,10 @@ import fsspec
 
 from daskprs.exceptions import OutputError
 from daskprs.listing import is_local
-from daskprs.output_files import WORK, Disk, Files, NewFile, Store
+from daskprs.output_disk import Disk
+from daskprs.output_files import WORK, Files, NewFile
 from daskprs.output_lock import Lock
+from daskprs.output_remote import Store
 
 __all__ = ["Lock", "OutputFolder"]
 

@@ -92,12 +92,23 @@ class Lock:
         number, content = newest + 1, _content_of(_myself())
         if not self._folder.create(_name(number), content):
             return False
-        # A slower one may have had an older number in mind: the highest counts.
-        if self._newest() != number or self._folder.read(_name(number)) != content:
+        try:
+            # A slow one may have had an older number in mind: the highest counts.
+            if self._newest() == number and self._folder.read(_name(number)) == content:
+                self._number, self._content = number, content
+        finally:
+            if self._number != number:
+                self._give_up(number, content)
+        if self._number != number:
             return False
-        self._number, self._content = number, content
-        self._folder.remove_all(_name(old) for old in self._numbers() if old < number)
+        with contextlib.suppress(Exception):  # older ones do no harm
+            self._folder.remove_all(_name(old) for old in self._numbers() if old < number)
         return True
+
+    def _give_up(self, number: int, content: bytes) -> None:
+        with contextlib.suppress(Exception):
+            if self._folder.read(_name(number)) == content:
+                self._folder.remove(_name(number))
 
     def _numbers(self) -> list[int]:
         names = self._folder.sizes(WORK)

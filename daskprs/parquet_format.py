@@ -21,6 +21,7 @@ __all__ = ["ParquetRows"]
 
 _GROUP_BYTES = 64 << 20
 _GATHER = 1000
+_MOST_HEADS = 1000
 _ADVICE = "return the same types from every call, or use output_format='jsonl'."
 
 
@@ -56,6 +57,8 @@ class ParquetRows(RowFormat):
                 f"run() returned columns that a parquet file cannot hold ({error}): {_ADVICE}"
             ) from error
         if all(field.type == schema.field(field.name).type for field in table.schema):
+            if len(self._same) >= _MOST_HEADS:
+                self._same.clear()  # each is different, such as the attrs of a frame
             self._same.add(head)
         return payload
 

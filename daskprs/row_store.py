@@ -93,7 +93,7 @@ class RowStore(ABC):
         OutputError
             The journal cannot be read, or is of a newer version.
         """
-        with self._reporting(OutputError, "read"):
+        with self._reporting("read"):
             self.journal = self._load()
         return self.journal
 
@@ -110,7 +110,7 @@ class RowStore(ABC):
         OutputError
             The folder cannot be written to.
         """
-        with self._reporting(OutputError, "written to"):
+        with self._reporting("written to"):
             old = self.journal
             if old is not None and old.name != self.name:
                 self.folder.set_aside(f"{old.name}.partial")
@@ -132,9 +132,10 @@ class RowStore(ABC):
             raise ValueError("there is nothing to go on with")
         if (journal.name, journal.output_format) != (self.name, self.output_format):
             raise ValueError("the journal is of another output")
-        with self._reporting(OutputError, "written to"):
+        with self._reporting("written to"):
             self._format = _row_format(self.output_format, journal.shape)
-            self.folder.set_aside(self.name)
+            if self.output_format is not None:
+                self.folder.set_aside(self.name)
             self._resume(journal)
         self._flushed_records = len(journal.records)
 
@@ -154,13 +155,13 @@ class RowStore(ABC):
             self._forget_rows(journal)
 
     @contextlib.contextmanager
-    def _reporting(self, kind: type[OutputError], what: str) -> Iterator[None]:
+    def _reporting(self, what: str) -> Iterator[None]:
         try:
             yield
         except DaskprsError:
             raise
         except self._errors as error:
-            raise kind(
+            raise OutputError(
                 f"output={self.folder.url!r} cannot be {what} ({type(error).__name__}: {error}): "
                 "give a folder that you may read and write."
             ) from error

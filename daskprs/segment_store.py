@@ -113,24 +113,21 @@ class SegmentStore(RowStore):
         journal.shape = shape
 
     def _begin(self, journal: Journal) -> None:
-        for name in (self.partial_name, self.name):
-            self.folder.set_aside(name)
         self._run = journal.segments = uuid.uuid4().hex[:12]
         self._segments, self._next = [], 0
+        header = header_line(journal)
+        for name in (self.partial_name, self.name):
+            self.folder.set_aside(name)
         # From here on the segments of earlier runs count for nothing.
-        self.folder.write(JOURNAL, header_line(journal))
-        self._remove_segments(keep=set())
+        self.folder.write(JOURNAL, header)
+        self._remove_segments()
 
     def _resume(self, journal: Journal) -> None:
-        if journal.output_missing:
-            self.folder.write(JOURNAL, header_line(journal))
-        self._remove_segments(
-            keep={self._name(s.number, kind) for s in self._segments for kind in _KINDS}
-        )
+        """What does not count stays until the end: its numbers are not given again."""
 
-    def _remove_segments(self, keep: set[str]) -> None:
-        names = {f"{SEGMENTS}/{name}" for name in self.folder.sizes(SEGMENTS)}
-        self.folder.remove_all(sorted(names - keep))
+    def _remove_segments(self) -> None:
+        names = self.folder.sizes(SEGMENTS)
+        self.folder.remove_all(f"{SEGMENTS}/{name}" for name in names)
 
     # Adding
 
@@ -180,18 +177,19 @@ class SegmentStore(RowStore):
 
     def _forget_rows(self, journal: Journal) -> None:
         self._cache.clear()
-        self._remove_segments(keep=set())
+        self._remove_segments()
         self.folder.remove(f"{journal.name}.partial")
 
     def close(self) -> None:
         self._cache.clear()
 
 
-_KINDS = ("rows", "journal")
-
-
 def _number(name: str, run: str) -> int | None:
     """Return the number in the name of a segment of this run."""
     stem, _, kind = name.partition(".")
     prefix, _, number = stem.rpartition("-")
-    return int(number) if prefix == run and kind in _KINDS and number.isdecimal() else None
+    return (
+        int(number)
+        if prefix == run and kind in ("rows", "journal") and number.isdecimal()
+        else None
+    )

@@ -1,8 +1,8 @@
-"""Run, in a process of its own, a local run that is killed at each of its calls to the system.
+"""Kill a local run at its calls to the system, one by one; a program, since it forks.
 
-``python kill_points.py FOLDER FORMAT ORDERED``: prints how many kills were survived. The run is a
-fork that kills itself with SIGKILL in front of its n-th call, or in the middle of it where that
-is a write; a second fork goes on with what it has left, and compares.
+``python kill_points.py FOLDER FORMAT ORDER STEP`` prints how many kills were survived. The run is
+a fork that kills itself with SIGKILL in front of its n-th call, or behind it, or in the middle of
+it where that is a write. A second fork goes on with what it has left, and compares.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def check(folder: OutputFolder, output_format: str | None, ordered: bool, expect
     assert folder.size(".daskprs/rows") is None
 
 
-def main(base: Path, output_format: str | None, ordered: bool) -> None:
-    """Kill a new run, and one that goes on where another was killed, at each call."""
+def main(base: Path, output_format: str | None, ordered: bool, step: int) -> None:
+    """Kill a new run, and one that goes on where another was killed, at every `step`-th call."""
     (base / "nothing").mkdir()
     make_torn(base / "torn", output_format)
     whole = OutputFolder(shutil.copytree(base / "torn", base / "whole"))
@@ -87,7 +87,7 @@ def main(base: Path, output_format: str | None, ordered: bool) -> None:
     kills = 0
     for beginning in ("nothing", "torn"):
         for halfway in (False, True):
-            for call in range(1, 1000):
+            for call in range(1, 1000, step):
                 path = base / f"{beginning}-{halfway}-{call}"
                 folder = OutputFolder(shutil.copytree(base / beginning, path))
                 code = in_fork(Killed(folder, output_format, ordered, call, halfway))
@@ -146,4 +146,9 @@ class Checked:
 
 if __name__ == "__main__":
     name = sys.argv[2]
-    main(Path(sys.argv[1]), None if name == "none" else name, sys.argv[3] == "ordered")
+    main(
+        Path(sys.argv[1]),
+        None if name == "none" else name,
+        sys.argv[3] == "ordered",
+        int(sys.argv[4]),
+    )

@@ -229,6 +229,7 @@ def test_columns_that_come_and_go_are_null_where_they_are_missing(folder: Output
         ([[{"v": BIG}], [{"v": 1.5}]], "'v' as int64.*needs double.*not in range"),
         ([[{"v": 1.5}], [{"v": BIG}]], "'v' as int64.*needs double.*not in range"),
         ([[{"v": 1.5}], [{"v": 2}], [{"v": BIG}]], "'v' as int64.*needs double.*not in range"),
+        ([[{"v": 1}], [{"v": 1.5}], [{"v": BIG}]], "'v' as int64.*needs double.*not in range"),
         ([[{"v": [BIG]}], [{"v": [1.5]}]], "'v'.*needs list<item: double>"),
         ([[{"v": dt.datetime(9999, 1, 1)}],
           pd.DataFrame({"v": pd.Series(["2026-01-01"], dtype="datetime64[ns]")})],

@@ -224,6 +224,24 @@ def test_who_was_too_slow_to_take_a_lock_over_gives_up(disk: OutputFolder) -> No
         Lock(slow).acquire()
     holders[-1].refresh()
     assert holders[-1].is_held
+    assert disk.sizes(".daskprs").keys() == {"lock-000003"}
+
+
+def test_a_run_that_fails_while_it_takes_the_lock_leaves_none(
+    disk: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, calls = disk.sizes, []
+
+    def failing(name: str) -> dict[str, int]:
+        calls.append(name)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return sizes(name)
+
+    monkeypatch.setattr(disk, "sizes", failing)
+    with pytest.raises(OutputError, match=r"cannot be locked.*Input/output error"):
+        Lock(disk).acquire()
+    Lock(disk).acquire()
 
 
 def test_without_hard_links_the_lock_is_as_good(

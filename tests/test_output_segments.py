@@ -129,7 +129,7 @@ def test_nothing_has_the_final_name_before_the_run_has_completed(
     finish(folder, output_format, expected)
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("output_format", ["csv", "parquet", None])
 def test_each_object_can_be_cut_at_every_byte_or_be_missing(
     memory: OutputFolder, output_format: str | None
 ) -> None:
@@ -221,6 +221,8 @@ def test_a_finished_run_whose_output_was_changed_runs_again(
     loaded = open_store(folder, NAME, "text").load()
     assert loaded is not None
     assert (loaded.finished, loaded.output_missing, len(loaded.records)) == (None, True, 0)
+    start(folder, "text").close()
+    assert folder.size(NAME) is None
     finish(folder, "text", expected)
     kept = None if change == "removed" else expected + b"more"
     assert folder.read(f"{NAME}.previous") == kept
