@@ -7,22 +7,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, FrameDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
 from daskprs.exceptions import ConfigError, DaskprsError
 from daskprs.input_checks import check_inputs, first_file
-from daskprs.job import Argument, Job
 from daskprs.listing import is_local
 from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
 from daskprs.redaction import Secrets
-from daskprs.run import ParallelRun
-from daskprs.script_host import SourcePath
 from daskprs.side_inputs import SideInput, SidePath
+from daskprs.targets import check_target
+
+if TYPE_CHECKING:
+    from daskprs.job import Argument
+    from daskprs.run import ParallelRun
 
 __all__ = ["ParallelRunStep"]
 
@@ -100,6 +102,7 @@ class ParallelRunStep:
         if not isinstance(parallel_run_config, ParallelRunConfig):
             raise ConfigError.of("parallel_run_config", parallel_run_config, "a ParallelRunConfig")
         self.config = parallel_run_config
+        check_target(parallel_run_config.compute_target)
         self.inputs = _check_inputs(inputs, parallel_run_config)
         if not isinstance(output, str | Path) or not str(output).strip():
             raise ConfigError.of("output", output, "a folder, such as 'out'")
@@ -158,6 +161,10 @@ class ParallelRunStep:
         source = self._check_script()
         folder = OutputFolder(self.output, self.storage_options)
         check_inputs(self.inputs, self.config, folder)
+        # Dask takes a second to import: who has mistyped something is told before.
+        from daskprs.job import Job
+        from daskprs.run import ParallelRun
+
         side, arguments = self._arguments(source)
         job = Job(
             name=self.name,
@@ -287,6 +294,8 @@ def _is_same(side_input: Any, argument: Any) -> bool:
 
 def _argument(given: Any, source: EntryScriptSource) -> Argument:
     """Make the relative path of a file that exists good for any working directory."""
+    from daskprs.script_host import SourcePath
+
     text = str(given)
     option, mark, value = text.partition("=")
     if mark and text.startswith("--"):

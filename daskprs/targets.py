@@ -8,6 +8,7 @@ import logging
 import queue
 import re
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from daskprs.gpus import visible_gpus
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Target", "check_software", "open_target", "within"]
+__all__ = ["Target", "check_software", "check_target", "open_target", "within"]
 
 T = TypeVar("T")
 
@@ -142,9 +143,30 @@ def check_software(client: Client) -> None:
             )
 
 
+def check_target(value: object) -> None:
+    """Check whether something can be a compute target, without connecting to it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    distributed = sys.modules.get("distributed")
+    is_client = distributed is not None and isinstance(value, distributed.Client)
+    is_cluster = hasattr(value, "scheduler_address") and hasattr(value, "scale")
+    is_address = isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+    if not (value is None or is_client or is_cluster or is_address):
+        raise ConfigError.of(
+            "compute_target",
+            value,
+            "None, a distributed.Client, a Dask cluster object, or a scheduler's address such as "
+            "'tcp://127.0.0.1:8786'",
+        )
+
+
 def _client_of(value: object, stack: contextlib.ExitStack) -> Client:
     from distributed import Client
 
+    check_target(value)
     if isinstance(value, Client):
         if value.asynchronous:
             raise TargetError(
@@ -156,16 +178,8 @@ def _client_of(value: object, stack: contextlib.ExitStack) -> Client:
                 f"compute_target is a Client that is {value.status}: make a new Client."
             )
         return value
-    if isinstance(value, str) and _ADDRESS.fullmatch(value):
-        return _connect(value, value, stack)
-    if hasattr(value, "scheduler_address") and hasattr(value, "scale"):
-        return _connect(value, str(getattr(value, "scheduler_address", "")), stack)
-    raise ConfigError.of(
-        "compute_target",
-        value,
-        "None, a distributed.Client, a Dask cluster object, or a scheduler's address such as "
-        "'tcp://127.0.0.1:8786'",
-    )
+    address = value if isinstance(value, str) else getattr(value, "scheduler_address", "")
+    return _connect(value, str(address), stack)
 
 
 def _connect(value: Any, address: str, stack: contextlib.ExitStack) -> Client:
