@@ -57,6 +57,15 @@ class DaskprsError(Exception):
         What was done, what it means, what to do instead.
     **facts
         Kept as attributes of the error.
+
+    Examples
+    --------
+    >>> from daskprs import DaskprsError, ParallelRunConfig
+    >>> try:
+    ...     ParallelRunConfig(entry_script="no-such-script.py")
+    ... except DaskprsError as error:
+    ...     print(type(error).__name__, error.field)
+    ConfigError entry_script
     """
 
     def __init__(self, message: str, **facts: Any) -> None:

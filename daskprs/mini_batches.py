@@ -40,7 +40,7 @@ Dataset = FileDataset | TabularDataset | FrameDataset
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """One call of run().
+    """One call of run(); those of a `ParallelRunStep` are told by its plan().
 
     Attributes
     ----------

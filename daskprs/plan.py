@@ -16,7 +16,7 @@ __all__ = ["Plan"]
 
 @dataclass
 class Plan:
-    """What would run.
+    """What would run, as `ParallelRunStep.plan` tells it.
 
     Attributes
     ----------

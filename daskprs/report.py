@@ -52,7 +52,7 @@ class Failure:
 
 @dataclass
 class RunReport:
-    """What a run did.
+    """What a run of a `ParallelRunStep` did.
 
     Attributes
     ----------
