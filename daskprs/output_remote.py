@@ -101,8 +101,10 @@ class Store(Files):
         self._fs.invalidate_cache()
         try:
             when = self._fs.modified(path)
-        except (NotImplementedError, KeyError, AttributeError):
-            return None
+        except FileNotFoundError:
+            raise
+        except Exception:
+            return None  # it tells no times
         return when.timestamp() if isinstance(when, datetime) else None
 
     def move(self, path: str, to: str) -> None:
