@@ -1,0 +1,182 @@
+"""What the pages, the examples and the notebooks say works when it is typed as it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pages
+import pytest
+from distributed import LocalCluster
+from pages import ROOT, Reader, blocks
+
+import daskprs
+from daskprs.shared_hosts import close_hosts
+
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN_PAGES = [page for page in PAGES if page.parent.name != "examples"]  # its commands: below
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXAMPLES = {
+    "tables": "178 wines, sorted as in the input",
+    "many_models": "12 models in",
+}
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that looks like a fresh clone, as far as the pages look at it; we are in it."""
+    for name in ("docs", "examples"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(sys.modules)
+    yield tmp_path
+    close_hosts()
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def cluster_for(page: Path) -> Iterator[int]:
+    """The cluster that a page finds, or a free port for one that it starts by itself."""
+    text = page.read_text("utf-8")
+    if f":{pages.PORT}" not in text or "dask scheduler" in text:
+        yield pages.free_port()
+        return
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+        protocol="tcp",
+        host="127.0.0.1",
+    ) as cluster:
+        yield int(cluster.scheduler_address.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+def test_every_block_of_a_page_works_as_shown(page: Path, clone: Path) -> None:
+    with cluster_for(page) as port, Reader(clone, port) as reader:
+        for block in blocks(page):
+            reader.do(block)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for path, heading in pages.links(page):
+        target = (page.parent / path).resolve()
+        assert target.exists(), f"{page.name} links to {path}"
+        if heading:
+            assert heading in headings(target), f"{page.name} links to {path}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page, as GitHub makes them."""
+    lines = [line for line in page.read_text("utf-8").splitlines() if line.startswith("#")]
+    words = ["".join(c for c in line.lower() if c.isalnum() or c in " -_") for line in lines]
+    return {line.strip().replace(" ", "-") for line in words}
+
+
+def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
+    linked = {path for path, _ in pages.links(ROOT / "README.md")}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_every_module_has_one_line_in_the_table_of_contributing() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    table = text.partition("## Where things are")[2]
+    told = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+    package = ROOT / "daskprs"
+    modules = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py" and path.name != "_version.py"
+    }
+    packages = {f"{path.parent.relative_to(package)}/" for path in package.rglob("*/__init__.py")}
+    inner = {name for name in packages if "azure_modules/" in name}
+    assert sorted(told) == sorted(
+        {name for name in modules if "azure_modules/" not in name} | (packages - inner)
+        | {"__init__.py", "entry_process/azure_modules/"}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    """As its page says; the digits are run in the page of the readme and in a notebook."""
+    command = f"examples/{name}/demo.py"
+    assert f"python {command}\n" in (ROOT / "examples" / "README.md").read_text("utf-8")
+    done = subprocess.run(
+        [sys.executable, ROOT / command, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert EXAMPLES[name] in done.stdout
+
+
+@pytest.fixture
+def no_kernel_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter and IPython keep their files in the test's folder."""
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, no_kernel_files: None) -> None:
+    import nbclient
+    import nbformat
+
+    opened = nbformat.read(notebook, as_version=4)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    client = nbclient.NotebookClient(
+        opened, timeout=100, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+    )
+    client.execute()
+    texts = [str(output) for cell in opened.cells for output in cell.get("outputs", [])]
+    assert any("Completed" in text for text in texts)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    assert len(cells) > 5
+    for cell in cells:
+        assert not cell.get("outputs"), "".join(cell["source"])
+        assert cell.get("execution_count") is None
+
+
+def test_examples_of_docstrings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the modules of the public names show."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    homes = {inspect.getmodule(getattr(daskprs, name)) for name in set(daskprs.__all__)}
+    tried = 0
+    for module in homes - {None}:
+        result = doctest.testmod(
+            module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        )
+        close_hosts()
+        assert result.failed == 0
+        tried += result.attempted
+    assert tried
