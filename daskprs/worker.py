@@ -295,8 +295,10 @@ def run_mini_batches(
     worker, began = get_worker(), time.perf_counter()
     try:
         host = _host(worker, name)
+    except StoppedError as error:  # the run is ending, and has said why
+        return GroupResult([], tuple(indexes), worker=worker.address, host_missing=str(error))
     except Exception as error:
-        why = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
         logger.warning("daskprs cannot host the script on %s: %s", worker.address, why)
         return GroupResult([], tuple(indexes), worker=worker.address, host_missing=why)
     outcomes: list[Outcome] = []
