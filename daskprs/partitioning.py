@@ -33,7 +33,7 @@ from daskprs.exceptions import InputChangedError
 from daskprs.key_hashes import UnusableKeyError
 from daskprs.mini_batches import slices_of
 from daskprs.pieces import TableSlice
-from daskprs.shuffle import Work, shuffled
+from daskprs.shuffle import MOST_BUCKETS, PART_BYTES, Work, shuffled
 from daskprs.worker import SurveyFailure, survey_piece
 
 if TYPE_CHECKING:
@@ -42,12 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Combination", "CombinationRows", "Partitioned", "Unreadable", "combinations"]
 
-PART_BYTES = 64 * 1024**2
-LEAST_PART_BYTES = 1024**2
 FILES_IN_PART = 1000
-BUCKET_BYTES = 128 * 1024**2
-BUCKETS_PER_THREAD = 4
-MOST_BUCKETS = 8192
 PACKED = 4  # how much larger compressed data is in memory, about
 
 
@@ -242,7 +237,7 @@ def _of_dask_frame(work: Work, dataset: FrameDataset) -> Partitioned:
     labels = list(frame.columns)
     if not set(work.keys) <= set(labels):
         raise work.no_column(labels)
-    buckets = _bucket_count(frame.npartitions * PART_BYTES, work.threads())
+    buckets = max(work.room().buckets(0), min(frame.npartitions, MOST_BUCKETS))
     pieces = frame.map_partitions(
         split_partition, work.run, work.keys, buckets, meta=empty_pieces()
     )
@@ -256,33 +251,16 @@ def _of_dask_frame(work: Work, dataset: FrameDataset) -> Partitioned:
 
 def _of_files(work: Work, dataset: TabularDataset) -> Partitioned:
     files, token = _listed(work, dataset)
-    threads = work.threads()
+    room = work.room()
     total = sum(_bytes_in_memory(dataset, file) for file in files)
-    size = min(PART_BYTES, max(LEAST_PART_BYTES, total // (BUCKETS_PER_THREAD * threads)))
+    size = room.part_bytes(total)
     slices = [_slices(dataset, file, size) for file in files]
     slices = [pieces for pieces in slices if pieces]
-    surveys = {
-        number: work.submit(survey_piece, pieces[0])
-        for number, pieces in enumerate(slices)
-        if pieces[0].needs_survey
-    }
-    _check_columns(work, slices, surveys)
-    unreadable = []
-    for number, future in surveys.items():
-        (found,) = work.results([future])
-        future.release()
-        if isinstance(found, SurveyFailure):
-            unreadable += [
-                Unreadable(piece, found.error, items)
-                for piece, items in zip(slices[number], found.items, strict=True)
-            ]
-            slices[number] = []
-        else:
-            slices[number] = [piece.narrowed(found) for piece in slices[number]]
+    unreadable = _survey(work, slices)
     parts = list(_parts(work.run, slices, size))
     if not parts:
         return _partitioned([], unreadable, token)
-    buckets = _bucket_count(total, threads)
+    buckets = room.buckets(total)
     pieces = dd.from_map(split_files, parts, keys=work.keys, buckets=buckets, meta=empty_pieces())
     done = shuffled(work, pieces, buckets)
     for unread in done.report.unread:
@@ -297,10 +275,6 @@ def _partitioned(found: list[Combination], unreadable: list[Unreadable], token: 
     missing = "".join(f"\n{part.piece}" for part in unreadable)
     digest = hashlib.sha256((token + missing).encode("utf-8", "surrogateescape"))
     return Partitioned(found, unreadable, digest.hexdigest())
-
-
-def _bucket_count(nbytes: int, threads: int) -> int:
-    return min(MOST_BUCKETS, max(BUCKETS_PER_THREAD * threads, -(-nbytes // BUCKET_BYTES)))
 
 
 def _listed(work: Work, dataset: TabularDataset) -> tuple[list[ListedFile], str]:
@@ -335,19 +309,36 @@ def _slices(dataset: TabularDataset, file: ListedFile, size: int) -> list[TableS
     return [piece.portable() for piece in pieces] if in_memory else pieces
 
 
-def _check_columns(work: Work, slices: list[list[TableSlice]], surveys: dict[int, Future]) -> None:
-    """Look at the first file that can be read, before the work on all of them."""
-    for number, (first, *_) in enumerate(slices):
+def _survey(work: Work, slices: list[list[TableSlice]]) -> list[Unreadable]:
+    """Look through the large files; in the first one that can be read, look for the keys.
+
+    `slices` gets what was found.
+    """
+    surveys = {
+        number: work.submit(survey_piece, pieces[0])
+        for number, pieces in enumerate(slices)
+        if pieces[0].needs_survey
+    }
+    unreadable: list[Unreadable] = []
+    has_keys = False
+    for number, pieces in enumerate(slices):
         if number in surveys:
-            (found,) = work.results([surveys[number]])
+            found = work.result(surveys[number])
             if isinstance(found, SurveyFailure):
+                slices[number] = []
+                failed = zip(pieces, found.items, strict=True)
+                unreadable += [Unreadable(piece, found.error, items) for piece, items in failed]
                 continue
-            first = first.narrowed(found)
-        (columns,) = work.results([work.submit(columns_of, first)])
-        if columns is not None:
-            if not set(work.keys) <= set(columns):
-                raise work.no_column(columns)
-            return
+            slices[number] = [piece.narrowed(found) for piece in pieces]
+        has_keys = has_keys or _has_keys(work, slices[number][0])
+    return unreadable
+
+
+def _has_keys(work: Work, piece: TableSlice) -> bool:
+    columns = work.result(work.submit(columns_of, piece))
+    if columns is not None and not set(work.keys) <= set(columns):
+        raise work.no_column(columns)
+    return columns is not None
 
 
 def _parts(run: str, slices: list[list[TableSlice]], size: int) -> Iterator[Part]:

@@ -14,9 +14,34 @@ from distributed import Client, Future
 from daskprs.buckets import Listing, Report, bucket_of, listing_of, report_of, types_of
 from daskprs.exceptions import ClusterLostError, ConfigError, RunFailedError
 
-__all__ = ["Shuffled", "Work", "shuffled"]
+__all__ = ["Room", "Shuffled", "Work", "shuffled"]
 
+PART_BYTES = 64 * 1024**2
+LEAST_PART_BYTES = 1024**2
+BUCKET_BYTES = 128 * 1024**2
+MOST_BUCKETS = 8192
+TASKS_PER_THREAD = 4
+DEFAULT_MEMORY = 4 * 1024**3
+PARTS_IN_MEMORY = 32  # a table is larger than its file, and is copied several times
 LISTINGS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the cluster has: threads, and bytes of memory for each."""
+
+    threads: int
+    memory: int
+
+    def part_bytes(self, total: int) -> int:
+        """How much of the input one task reads."""
+        even = total // (TASKS_PER_THREAD * self.threads)
+        return min(max(even, LEAST_PART_BYTES), PART_BYTES, self.memory // PARTS_IN_MEMORY)
+
+    def buckets(self, total: int) -> int:
+        """How many buckets the input is brought to."""
+        size = max(1, min(BUCKET_BYTES, self.memory // PARTS_IN_MEMORY))
+        return min(MOST_BUCKETS, max(TASKS_PER_THREAD * self.threads, -(-total // size)))
 
 
 class Work:
@@ -39,21 +64,22 @@ class Work:
         self._futures += futures
         return futures
 
-    def results(self, futures: Iterable[Future]) -> list[Any]:
-        """Wait for small results."""
-        return [self._result(future) for future in futures]
-
-    def _result(self, future: Future) -> Any:
+    def result(self, future: Future) -> Any:
+        """Wait for a small result, and let go of it on the workers."""
         self.wait([future])
         patience = 1.0
         while True:
             try:
-                return future.result(timeout=patience)
+                result = future.result(timeout=patience)
             except TimeoutError:
                 self.wait([future])
                 patience = min(2 * patience, 60.0)
             except Exception as error:
                 raise self._failed(error) from error
+            else:
+                # A worker that is lost would make it again.
+                future.release()
+                return result
 
     def wait(self, futures: Iterable[Future]) -> None:
         """Wait until all are in the memory of workers."""
@@ -78,13 +104,16 @@ class Work:
             return error
         return RunFailedError(
             f"the rows could not be brought together by partition_keys={self.keys!r}: "
-            f"{type(error).__name__}: {error}. The logs of the workers tell more; workers that "
-            "die need more memory, since all rows of a combination are in one worker."
+            f"{type(error).__name__}: {error}. The logs of the workers tell more. Workers "
+            "that die need more memory: 2 GiB for each at least, and several times what the rows "
+            "of the largest combination take."
         )
 
-    def threads(self) -> int:
-        nthreads: dict[str, int] = self.client.nthreads()
-        return max(1, sum(nthreads.values()))
+    def room(self) -> Room:
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [w["memory_limit"] / w["nthreads"] for w in workers if w["memory_limit"]]
+        threads = sum(worker["nthreads"] for worker in workers)
+        return Room(max(1, threads), int(min(limits, default=DEFAULT_MEMORY)))
 
     def keep(self, futures: Iterable[Future]) -> None:
         """Release all other futures."""
@@ -145,11 +174,11 @@ def shuffled(work: Work, pieces: Any, buckets: int) -> Shuffled:
     ]
     futures = work.compute([report, *listed, *filled])
     told, listings, filled = futures[0], futures[1 : 1 + len(listed)], futures[1 + len(listed) :]
-    (found,) = work.results([told])
+    found = work.result(told)
     if found.unusable is not None:
         raise work.unusable(*found.unusable)
     work.wait(filled)
-    every = [listing for few in work.results(listings) for listing in few]
+    every = [listing for few in listings for listing in work.result(few)]
     kept = [(f, listing) for f, listing in zip(filled, every, strict=True) if len(listing.rows)]
     work.keep(future for future, _ in kept)
     return Shuffled(kept, found)

@@ -118,7 +118,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame({name: draw(columns(rows)) for name in names})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     frames=st.lists(tables(), min_size=1, max_size=4),
     keys=st.sampled_from([["k"], ["k", "l"], ["l", "k"]]),
