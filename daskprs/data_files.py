@@ -18,6 +18,7 @@ __all__ = ["WrittenFiles", "changed_files", "files_named", "without_own_streams"
 
 _MOST_FILES = 2000
 _SECONDS = 0.25
+_CHEAP = 0.01
 _NAME = f"{WORK}/written_files.json"
 
 
@@ -31,7 +32,7 @@ class WrittenFiles:
     def __init__(self, folder: OutputFolder) -> None:
         self._folder = folder
         self._names: set[str] = set()
-        self._due = 0.0
+        self._due = self._cost = 0.0
 
     def load(self) -> set[str]:
         """Read what the earlier start of the run knew."""
@@ -43,13 +44,14 @@ class WrittenFiles:
         self._names = set()
         self._folder.remove(_NAME)
 
-    def look(self, find: Callable[[], set[str]], *, always: bool = False) -> None:
-        """Look for changed files now and then, less often where there are many."""
+    def look(self, find: Callable[[], set[str]], *, now: bool = False) -> None:
+        """Look for changed files now and then, or now; less often where there are many."""
         began = time.monotonic()
-        if began < self._due and not always:
+        if began < self._due and not (now and self._cost < _CHEAP):
             return
         changed = find()
-        self._due = began + max(_SECONDS, 50 * (time.monotonic() - began))
+        self._cost = time.monotonic() - began
+        self._due = began + max(_SECONDS, 50 * self._cost)
         if changed <= self._names:
             return
         with contextlib.suppress(OSError, DaskprsError):

@@ -152,10 +152,10 @@ class Driver:
                     self._take_results(self.session)
                     self._fill(self.session)
                     self._check_progress(self.session)
+                self.tick()
                 if self.store.flush_is_due:
                     self.store.flush()
                 self._check_thresholds()
-                self.tick()
                 self._wake.wait(0.1)
                 self._wake.clear()
             if self.planner.error is not None:

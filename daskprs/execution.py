@@ -196,6 +196,8 @@ class Execution:
             self._written.forget()
             self.store.begin(self.job.facts())
         self._emit(RunStarted(self._earlier.count))
+        self._update_report()
+        self._write_report()
 
     def _plan_and_drive(self, session: Session | None) -> None:
         job = self.job
@@ -241,7 +243,7 @@ class Execution:
             order = [at for at in with_rows if self._earlier.is_wanted(at)]
             if self.job.config.ordered:
                 order.sort(key=records.index_at)
-        self._written.look(self._data_files_changed, always=True)
+        self._written.look(self._data_files_changed, now=True)
         self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
 
     def _forget_failures(self) -> None:
@@ -326,7 +328,8 @@ class Execution:
             self._report_due = now + _REPORT_SECONDS
             self._update_report()
             self._write_report()
-        self._written.look(self._data_files_changed)
+        # What a mini-batch has written is known before the journal says that it is done.
+        self._written.look(self._data_files_changed, now=self.store.flush_is_due)
         if now >= self._lock_due:
             self._lock_due = now + _LOCK_SECONDS
             self._lock.refresh()
