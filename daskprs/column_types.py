@@ -57,8 +57,9 @@ def csv_type(traits: Traits) -> str:
     Returns
     -------
     str
-        "int64", "uint64", "float64", "bool", "boolean" (True, False and NaN as objects),
-        "bigint" (Python's, as objects) or "str".
+        "int64", "uint64", "bool", "boolean" (True, False and NaN as objects), "bigint"
+        (Python's, as objects), "str"; "float64", or "int to float" where pandas reads whole
+        numbers and makes them floats as some are missing.
     """
     seen = traits - _NOTHING
     if seen <= _BOOLEANS and seen:
@@ -72,7 +73,7 @@ def csv_type(traits: Traits) -> str:
     if "uint" in seen:
         # Nothing else fits into this type, and the others hold no such numbers.
         return "uint64" if traits <= {"uint", "int"} else "str"
-    return "int64" if traits <= _WHOLE_NUMBERS else "float64"
+    return "int64" if traits <= _WHOLE_NUMBERS else "int to float"
 
 
 def converted_type(traits: Traits) -> str:

@@ -195,23 +195,34 @@ class _ParquetRows:
             if not pa.types.is_dictionary(field.type):
                 continue
             if field.name not in self._dictionaries:
-                self._dictionaries[field.name] = self._whole_dictionary(field)
-            # An array without rows brings its dictionary along.
-            both = pa.chunked_array([self._dictionaries[field.name], *table.column(i).chunks])
-            table = table.set_column(i, field, both.unify_dictionaries())
+                self._dictionaries[field.name] = self._whole_dictionary(field.name, field.type)
+            values = self._dictionaries[field.name]
+            chunks = [_recoded(chunk, values) for chunk in table.column(i).chunks]
+            chunks = chunks or [_recoded(pa.array([], field.type), values)]
+            table = table.set_column(i, field, pa.chunked_array(chunks))
         return table
 
-    def _whole_dictionary(self, field: Any) -> Any:
+    def _whole_dictionary(self, name: str, kind: Any) -> Any:
+        """Collect the values of all row groups, in the order in which they come."""
         import pyarrow as pa
 
-        empty = pa.array([], field.type)
-        chunks = [empty]
+        dictionaries = [pa.array([], kind.value_type)]
         groups = range(self._file.metadata.num_row_groups)
-        for batch in self._read(groups, _MOST_ROWS_AT_ONCE, [field.name]):
-            column = batch.column(0)
-            if not column.dictionary.equals(chunks[-1].dictionary):
-                chunks.append(column.slice(0, 0))
-        return pa.chunked_array(chunks).unify_dictionaries().chunk(0)
+        for batch in self._read(groups, _MOST_ROWS_AT_ONCE, [name]):
+            dictionary = batch.column(0).dictionary
+            if not dictionary.equals(dictionaries[-1]):
+                dictionaries.append(dictionary)
+        return pa.chunked_array(dictionaries).unique()
+
+
+def _recoded(chunk: Any, values: Any) -> Any:
+    """Return the same with the dictionary `values`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    codes = pc.index_in(chunk.dictionary, value_set=values).take(chunk.indices)
+    kind = chunk.type
+    return pa.DictionaryArray.from_arrays(codes.cast(kind.index_type), values, ordered=kind.ordered)
 
 
 def _is_number(kind: Any) -> bool:

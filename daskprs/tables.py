@@ -9,7 +9,7 @@ number where a part has nothing but digits, and 1 is 1.0 where another part has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskprs.parquet_rows import count_rows, read_parquet_part
@@ -89,12 +89,18 @@ def _dtypes(reader: TableReader, types: Mapping[Any, Any]) -> dict[str, Any]:
     converted = reader.options.get("converters") or ()
     if given is not None and not isinstance(given, Mapping):
         return {}
-    made = {
-        label: str if kind in ("str", "bigint") else kind
-        for label, kind in types.items()
-        if label not in converted
-    }
+    made: dict[Any, Any] = {}
+    for label, kind in types.items():
+        if kind == "int to float" and _is_duplicate(label, types):
+            kind = "float64"  # pandas would take the type of the first column of that name
+        if label not in converted and kind != "int to float":
+            made[label] = str if kind in ("str", "bigint") else kind
     return {"dtype": {**made, **(given or {})}} if made else {}
+
+
+def _is_duplicate(label: Any, labels: Collection[Any]) -> bool:
+    """Say whether pandas has made this name of that of another column."""
+    return isinstance(label, str) and label.rpartition(".")[0] in labels
 
 
 def _finish(frame: pd.DataFrame, label: Any, kind: str) -> None:
@@ -104,7 +110,7 @@ def _finish(frame: pd.DataFrame, label: Any, kind: str) -> None:
         frame[label] = column.astype(object).map(int, na_action="ignore").astype(object)
     elif kind in ("boolean", "object"):
         frame[label] = column.astype(object).where(column.notna(), float("nan"))
-    elif kind == "float64" and column.dtype.kind in "iu":
+    elif kind in ("float64", "int to float") and column.dtype.kind in "iu":
         frame[label] = column.astype("float64")
 
 

@@ -24,6 +24,8 @@ from daskprs.tables import TableFile, TableReader, count_items, format_of, read_
 # --- JSON lines -------------------------------------------------------------------------------
 
 AS_THEY_ARE: dict[str, Any] = {"lines": True, "dtype": False, "convert_axes": False}
+if pd.__version__ < "3.1":
+    AS_THEY_ARE["convert_dates"] = False
 
 
 def read_json_parts(text: bytes, parts: int, **options: Any) -> list[pd.DataFrame]:

@@ -58,13 +58,18 @@ def csv_columns(draw: st.DrawFn, rows: int) -> list[str]:
     return [draw(others if row in odd_ones else kind) for row in range(rows)]
 
 
+# Before pandas 3, the parser of floats is off in the last bit of some large numbers: they are not
+# those of the whole in columns of the same name, of which pandas knows no type of their own.
+HAS_EXACT_FLOATS = pd.__version__ >= "3"
+NAMES = ["a", "b", "c d", "", "é,", *(["a.1"] if HAS_EXACT_FLOATS else [])]
+
+
 @st.composite
 def csv_texts(draw: st.DrawFn) -> bytes:
     """Draw a CSV file as tools write them."""
     rows = draw(st.integers(0, 12))
-    names = draw(
-        st.lists(st.sampled_from(["a", "b", "a.1", "c d", "", "é,"]), min_size=1, max_size=4)
-    )
+    name = st.sampled_from(NAMES)
+    names = draw(st.lists(name, min_size=1, max_size=4, unique=not HAS_EXACT_FLOATS))
     columns = [draw(csv_columns(rows)) for _ in names]
     newline = draw(st.sampled_from(["\n", "\r\n"]))
     always_quoted = draw(st.booleans())
@@ -264,7 +269,8 @@ def test_value_of_a_wrong_type_fails_its_part_only(bad: int) -> None:
 def test_bytes_that_are_no_text_fail_their_part_only(bad: int) -> None:
     """One byte that is not UTF-8 neither fails other parts nor keeps types from being found."""
     rows = [f"{n},\udcff" if n == bad else row for n, row in enumerate(ROWS)]
-    text = "\n".join(["a,b", *rows, "1.5,x", ""]).encode("utf-8", "surrogateescape")
+    rows = ["0.5,x", *rows, *["1.5,x"] * 9]
+    text = "\n".join(["a,b", *rows, ""]).encode("utf-8", "surrogateescape")
     (failure,) = failures_of(text, 9).values()
     assert "UnicodeDecodeError" in failure
     reader = TableReader("csv")
