@@ -105,6 +105,7 @@ types: ## check the types with mypy
 chaos: ## run the tests that kill workers and processes (slow)
 	$(call install,test)
 	$(VENV)/bin/python -m pytest -m chaos $(ARGS)
+	$(VENV)/bin/python tests/kills.py --trials 200
 
 bench: ## run the benchmarks in small
 	$(call run-benchmarks,--small)
