@@ -10,6 +10,7 @@ Then every row has to be in the output once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -121,20 +122,16 @@ class Cluster:
 
 def _descendants(pid: int, word: str) -> list[int]:
     found = []
-    try:
+    with contextlib.suppress(psutil.Error):
         for child in psutil.Process(pid).children(recursive=True):
             if word in " ".join(child.cmdline()):
                 found.append(child.pid)
-    except psutil.Error:
-        pass
     return found
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def make_input(folder: Path) -> None:

@@ -17,7 +17,7 @@ def test_sixty_seeded_trials_lose_and_double_no_row() -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("number", [0, 7, 10, 13, 19])
+@pytest.mark.parametrize("number", [0, 7, 10])
 def test_a_kill_loses_and_doubles_no_row(number: int) -> None:
     """One trial of each kind; `make chaos` runs hundreds."""
     (counts,) = run_trials(range(number, number + 1)).values()
