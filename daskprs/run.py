@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from daskprs.output_folder import Lock
 from daskprs.report import RunReport
 
 __all__ = ["ParallelRun", "Progress"]
+
+logger = logging.getLogger(__name__)
 
 
 class ParallelRun:
@@ -31,11 +34,13 @@ class ParallelRun:
 
     def __init__(self, job: Job, lock: Lock, compute_target: object) -> None:
         self._execution = Execution(job, lock, compute_target)
-        self._thread = threading.Thread(
-            target=self._execution.run, name=f"daskprs-{job.name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._work, name=f"daskprs-{job.name}", daemon=True)
         _running.add(self)
         self._thread.start()
+
+    def _work(self) -> None:
+        """Run to the end; as a method, so that a run that nobody keeps is there until then."""
+        self._execution.run()
 
     @property
     def name(self) -> str:
@@ -145,8 +150,10 @@ def cancel_all() -> None:
 
 def _wait_for_all() -> None:
     """A script that ends without waiting gets its runs done."""
-    for run in list(_running):
+    for run in [run for run in _running if run._thread.is_alive()]:
         run._thread.join()
+        if run._execution.error is not None:
+            logger.error("the run %r is %s. %s", run.name, run.status, run._execution.error)
 
 
 # Before concurrent.futures refuses new work, which is before atexit.
