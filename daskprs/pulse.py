@@ -110,10 +110,11 @@ class Pulse:
         return [a for a in self._threads if a in self._running and a not in refusing]
 
     def _work(self) -> None:
+        renew_every = float("inf") if self._lease is None else self._lease / 4
         renewed = time.monotonic()
-        while not self._stopped.wait(LOOK_SECONDS if self.slots else LONELY_LOOK_SECONDS):
+        while not self._stopped.wait(min(self._wait(), renew_every)):
             now = time.monotonic()
-            if self._lease is not None and now - renewed > self._lease / 4:
+            if now - renewed >= renew_every:
                 renewed = now
                 # In a thread of its own: one worker that does not answer holds up no other.
                 threading.Thread(target=self._renew, name="daskprs-lease", daemon=True).start()
@@ -122,6 +123,9 @@ class Pulse:
                 for address, since in list(self._paused.items()):
                     if now - since > PAUSE_SECONDS:
                         self._on_paused(address)
+
+    def _wait(self) -> float:
+        return LOOK_SECONDS if self.slots else LONELY_LOOK_SECONDS
 
     def _renew(self) -> None:
         with contextlib.suppress(Exception):

@@ -168,7 +168,8 @@ def _client_of(value: object, stack: contextlib.ExitStack) -> Client:
 
     check_target(value)
     if isinstance(value, Client):
-        if value.asynchronous:
+        # The public property tells of the calling thread, and this one is ours.
+        if getattr(value, "_asynchronous", False):
             raise TargetError(
                 "compute_target is an asynchronous Client: give one without asynchronous=True, "
                 "or the scheduler's address."

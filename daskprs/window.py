@@ -7,6 +7,7 @@ import itertools
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 GROUP_SECONDS = 1.0
 MOST_IN_GROUP = 1000
+COLLECTORS = 4
+_END_SECONDS = 5.0
 
 
 class GroupSizer:
@@ -97,10 +100,13 @@ class Window:
         self._ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._finished: deque[Finished] = deque()
         self._numbers = itertools.count()
-        self._collector = threading.Thread(
-            target=self._collect, name="daskprs-collector", daemon=True
-        )
-        self._collector.start()
+        # A result that is on a worker that does not answer holds up one of them.
+        self._collectors = [
+            threading.Thread(target=self._collect, name="daskprs-collector", daemon=True)
+            for _ in range(COLLECTORS)
+        ]
+        for collector in self._collectors:
+            collector.start()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -188,7 +194,7 @@ class Window:
             if task.call:  # else it comes back as lost
                 self.submit(task.work, *task.call)
 
-    # In the collector's thread
+    # In the threads of the collectors
 
     def _collect(self) -> None:
         while (key := self._ended.get()) is not None:
@@ -197,7 +203,8 @@ class Window:
                 while len(keys) < 64:
                     key = self._ended.get_nowait()
                     if key is None:
-                        return
+                        self._ended.put(None)
+                        break
                     keys.append(key)
             with self._lock:
                 tasks = {key: self._tasks[key] for key in keys if key in self._tasks}
@@ -237,12 +244,15 @@ class Window:
         return Finished(task.work, lost=f"{type(error).__name__}: {error}", deaths=deaths)
 
     def close(self) -> None:
-        """Cancel what is in flight, and end the collector."""
-        self._ended.put(None)
+        """Cancel what is in flight, and end the collectors."""
+        for _ in self._collectors:
+            self._ended.put(None)
         with self._lock:
             futures = [task.future for task in self._tasks.values()]
             self._tasks.clear()
         if futures and self._client.status == "running":
             with contextlib.suppress(Exception):
                 self._client.cancel(futures, force=True)
-        self._collector.join(5)
+        deadline = time.monotonic() + _END_SECONDS
+        for collector in self._collectors:
+            collector.join(max(0.0, deadline - time.monotonic()))
