@@ -43,7 +43,9 @@ def traits_of(column: pd.Series[Any]) -> Traits:
         values = column.dropna()
         if not len(values):
             return frozenset({"missing"})
-        return frozenset({"float", "fraction"} if (values % 1 != 0).any() else {"float"})
+        # Whole numbers with missing ones between them are floats here, but not for the parser.
+        is_real = len(values) == len(column) or (values % 1 != 0).any()
+        return frozenset({"float", "fraction"} if is_real else {"float"})
     if pd.api.types.is_object_dtype(column.dtype):
         inferred = pd.api.types.infer_dtype(column, skipna=True)
         kinds = {"boolean": "bool or null", "empty": "null", "integer": "bigint", "string": "str"}

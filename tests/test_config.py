@@ -59,6 +59,8 @@ ACCEPTED: dict[str, list[Any]] = {
     "first_task_creation_timeout": [1, 0.5],
     "progress_update_timeout": [1, 0.5],
     "run_max_try": [1, 3, np.int64(2)],
+    "split_failed_mini_batches": [True, False],
+    "memory_limit_per_process": [None, 10**9, "2GB"],
     "logging_level": ["WARNING", "warn", "Info", "debug"],
     "environment": [None, "anything"],
     "environment_variables": [None, {}, {"A": "1", "b_2": ""}],
@@ -91,6 +93,8 @@ REFUSED: dict[str, list[Any]] = {
     "first_task_creation_timeout": NO_SECONDS,
     "progress_update_timeout": NO_SECONDS,
     "run_max_try": [*NO_WHOLE_NUMBERS, 0, -1],
+    "split_failed_mini_batches": [None, 0, 1, "true"],
+    "memory_limit_per_process": [0, -1, True, 1.5, "0", "2TB", "", []],
     "logging_level": [*NO_TEXTS, "", "ERROR", "verbose", 20],
     "environment_variables": [
         *([], "A=1", {"A": 1}, {1: "a"}, {"": "a"}, {"A=B": "c"}),

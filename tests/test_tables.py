@@ -33,11 +33,15 @@ def check_parts(text: bytes, parts: int, reader: TableReader) -> list[pd.DataFra
 
 
 WORDS = st.text(st.sampled_from(' ,"\n\r;aé0'), max_size=5)
-COLUMNS = [
-    st.integers(-9, 9).map(str),
-    st.integers(0, 999).map(lambda n: f"{n:03}"),
+LARGE_NUMBERS = [
     st.integers(-(2**63), 2**63 - 1).map(str),
     st.integers(10**15, 2**63 - 1).map(str),
+]
+COLUMNS = [
+    # Before pandas 3, the parser of floats is off in the last bit of some of these.
+    *(LARGE_NUMBERS if pd.__version__ >= "3" else []),
+    st.integers(-9, 9).map(str),
+    st.integers(0, 999).map(lambda n: f"{n:03}"),
     st.floats(allow_infinity=False, allow_nan=False).map(str),
     st.floats(-1e3, 1e3).map(lambda number: f"{number:.3f}"),
     st.sampled_from(["True", "False"]),
@@ -58,18 +62,12 @@ def csv_columns(draw: st.DrawFn, rows: int) -> list[str]:
     return [draw(others if row in odd_ones else kind) for row in range(rows)]
 
 
-# Before pandas 3, the parser of floats is off in the last bit of some large numbers: they are not
-# those of the whole in columns of the same name, of which pandas knows no type of their own.
-HAS_EXACT_FLOATS = pd.__version__ >= "3"
-NAMES = ["a", "b", "c d", "", "é,", *(["a.1"] if HAS_EXACT_FLOATS else [])]
-
-
 @st.composite
 def csv_texts(draw: st.DrawFn) -> bytes:
     """Draw a CSV file as tools write them."""
     rows = draw(st.integers(0, 12))
-    name = st.sampled_from(NAMES)
-    names = draw(st.lists(name, min_size=1, max_size=4, unique=not HAS_EXACT_FLOATS))
+    name = st.sampled_from(["a", "b", "a.1", "c d", "", "é,"])
+    names = draw(st.lists(name, min_size=1, max_size=4))
     columns = [draw(csv_columns(rows)) for _ in names]
     newline = draw(st.sampled_from(["\n", "\r\n"]))
     always_quoted = draw(st.booleans())
