@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -225,7 +226,7 @@ def _check_inputs(inputs: object, config: ParallelRunConfig) -> tuple[Dataset, .
     accepted = "a list with at least one input, such as [FileDataset('images/*.png')]"
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence) or not inputs:
         raise ConfigError.of("inputs", inputs, accepted)
-    datasets = tuple(as_dataset(value) for value in inputs)
+    datasets = _with_names_apart([as_dataset(value) for value in inputs])
     files = [dataset for dataset in datasets if isinstance(dataset, FileDataset)]
     if files and len(files) < len(datasets):
         raise ConfigError.of("inputs", list(inputs), "either all files or all tables")
@@ -244,6 +245,21 @@ def _check_inputs(inputs: object, config: ParallelRunConfig) -> tuple[Dataset, .
     else:
         bytes_of(config.mini_batch_size)
     return datasets
+
+
+def _with_names_apart(datasets: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Number the names that several inputs have, since rows and mini-batches are told by them."""
+    named: list[Dataset] = []
+    for dataset in datasets:
+        name, number = dataset.name, 1
+        while any(other.name == name for other in named):
+            number += 1
+            name = f"{dataset.name} {number}"
+        if number > 1:
+            dataset = copy.copy(dataset)
+            object.__setattr__(dataset, "name", name)  # one kind of them is frozen
+        named.append(dataset)
+    return tuple(named)
 
 
 def _check_side_inputs(given: object) -> list[tuple[str, Any, bool]]:
