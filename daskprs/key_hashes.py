@@ -50,7 +50,7 @@ def factorize(frame: pd.DataFrame, key: str) -> tuple[NDArray[np.int64], Any]:
     import pandas as pd
 
     if key not in frame.columns:
-        return np.zeros(len(frame), np.int64), [None]
+        return np.zeros(len(frame), np.int64), pd.Index([None], dtype=object)
     try:
         codes, values = pd.factorize(frame[key], use_na_sentinel=False)
     except Exception as error:
@@ -76,7 +76,7 @@ def row_hashes(frame: pd.DataFrame, keys: Sequence[str]) -> NDArray[np.uint64]:
 def _value_hashes(values: Any) -> NDArray[np.uint64]:
     import pandas as pd
 
-    column = pd.Series(values)
+    column = pd.Series(values, dtype=values.dtype)
     missing = column.isna().to_numpy(dtype=bool)
     hashes = np.full(len(column), _MISSING, np.uint64)
     hashes[~missing] = _hashes_of_present(column[~missing])
@@ -91,7 +91,7 @@ def _hashes_of_present(column: pd.Series[Any]) -> NDArray[np.uint64]:
         return _float_hashes(column.to_numpy(dtype=np.float64))
     if kinds.is_float_dtype(column.dtype):
         return _float_hashes(column.to_numpy(dtype=np.float64))
-    index = pd.Index(column)
+    index = pd.Index(column, dtype=column.dtype)
     if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
         return _float_hashes(_microseconds(index.asi8, index.unit).astype(np.float64))
     if kinds.infer_dtype(column, skipna=False) == "string":
