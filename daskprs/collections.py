@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dask.base import normalize_token, tokenize
+
 from daskprs.attempts import Limits
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, TabularDataset
@@ -36,11 +38,13 @@ class _Graph(dict[Any, Any]):
         super().__init__(tasks)
         self.name = name
 
-    def __dask_tokenize__(self) -> str:
-        return self.name
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, dict(self))
+
+
+@normalize_token.register(_Graph)  # type: ignore[untyped-decorator]
+def _name_of(graph: _Graph) -> str:
+    return graph.name
 
 
 # Inputs
@@ -79,7 +83,6 @@ def to_dask_bag(dataset: FileDataset, mini_batch_size: int | str | None = None) 
     ['a.png', 'b.png', 'c.png']
     """
     from dask.bag import Bag
-    from dask.base import tokenize
 
     if not isinstance(dataset, FileDataset):
         raise ConfigError.of("dataset", dataset, "a FileDataset, such as FileDataset('a/*.png')")
@@ -130,7 +133,6 @@ def to_dask_dataframe(
     6
     """
     import dask.dataframe as dd
-    from dask.base import tokenize
 
     if not isinstance(dataset, TabularDataset):
         raise ConfigError.of(
@@ -150,8 +152,10 @@ def to_dask_dataframe(
     )
     name, cuts = f"daskprs-read-{token}", f"daskprs-cuts-{token}"
     tasks: dict[Any, Any] = {}
+    readers = {id(piece.reader): piece.reader for piece in pieces}
+    readers = {known: typed(reader, sample) for known, reader in readers.items()}
     for number, piece in enumerate(pieces):
-        piece = replace(piece, reader=typed(piece.reader, sample))
+        piece = replace(piece, reader=readers[id(piece.reader)])
         if piece.needs_survey:
             tasks.setdefault((cuts, piece.path), (find_cuts_of, piece))
             tasks[name, number] = (read, piece, (cuts, piece.path))

@@ -15,9 +15,10 @@ import dask
 import pandas as pd
 import pytest
 from conftest import Workplace
-from lazy_steps import COUNTING, EXPECTED, META, frame_of
+from lazy_steps import COUNTING, EXPECTED, FRAME, META, frame_of
 
 from daskprs import map_partitions, shared_hosts
+from daskprs.datasets import TabularDataset
 from daskprs.exceptions import (
     InitFailedError,
     MiniBatchFailedError,
@@ -187,6 +188,17 @@ def test_cluster(workplace: Workplace, on_cluster: Any) -> None:
     assert persisted.y.sum().compute() == EXPECTED.y.sum()
     assert persisted.x.sum().compute() == EXPECTED.x.sum()
     assert workplace.count("run") == 12
+
+
+def test_tables_on_a_cluster(workplace: Workplace, on_cluster: Any) -> None:
+    """Parts of a large file, and where it is cut, are read by the workers."""
+    path = workplace.folder / "in.csv"
+    FRAME.to_csv(path, index=False)
+    ddf = TabularDataset(path).to_dask_dataframe(10)
+    assert ddf.npartitions > 3
+    pd.testing.assert_frame_equal(
+        ddf.compute().reset_index(drop=True), FRAME.reset_index(drop=True)
+    )
 
 
 def test_errors_come_through_a_cluster(workplace: Workplace, on_cluster: Any) -> None:
