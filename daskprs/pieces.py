@@ -129,14 +129,11 @@ class TableSlice:
 
     def narrowed(self, found: Survey) -> TableSlice:
         """Return the slice with what the survey found, as little as this part needs."""
-        offsets, records = [0] * (self.parts + 1), [0] * self.parts
-        offsets[self.part : self.part + 2] = found.offsets[self.part : self.part + 2]
-        records[self.part] = found.records[self.part]
-        return replace(self, found=replace(found, offsets=tuple(offsets), records=tuple(records)))
+        return replace(self, found=found.only(self.part))
 
     def count_items(self) -> int:
         if self.found is not None:
-            return max(1, self.found.records[self.part])
+            return max(1, self.found.records_in(self.part))
         whole = count_items(self.file, self.reader)
         return max(1, (self.part + 1) * whole // self.parts - self.part * whole // self.parts)
 
@@ -145,7 +142,7 @@ class TableSlice:
         if self.parts == 1:
             item |= {"row_start": 0, "row_stop": total}
         elif self.found is not None:
-            item |= {"bytes": list(self.found.offsets[self.part : self.part + 2])}
+            item |= {"bytes": list(self.found.span(self.part))}
         else:
             item |= {"part": self.part, "parts": self.parts}
         return [item]

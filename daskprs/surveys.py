@@ -40,6 +40,8 @@ class Survey:
         Byte offsets of the cuts, one more than parts.
     records : tuple of int
         Records in each part.
+    first_part : int
+        Number of the part that `offsets` and `records` begin with.
     header : bytes
         Goes in front of every part.
     example : bytes
@@ -60,6 +62,21 @@ class Survey:
     example_from: int = 0
     has_index: bool = False
     types: Mapping[Any, str] = field(default_factory=dict)
+    first_part: int = 0
+
+    def span(self, part: int) -> tuple[int, int]:
+        """Where a part begins and ends, in bytes."""
+        at = part - self.first_part
+        return self.offsets[at], self.offsets[at + 1]
+
+    def records_in(self, part: int) -> int:
+        return self.records[part - self.first_part]
+
+    def only(self, part: int) -> Survey:
+        """Return what one part needs: with all parts in each, memory grows with their square."""
+        return replace(
+            self, offsets=self.span(part), records=(self.records_in(part),), first_part=part
+        )
 
 
 def survey(file: TableFile, parts: int, reader: TableReader, *, types: bool = True) -> Survey:

@@ -69,8 +69,8 @@ def _read_records_of_part(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    start, stop = found.offsets[part], found.offsets[part + 1]
-    body = file.read(start, stop) if found.records[part] else b""
+    start, stop = found.span(part)
+    body = file.read(start, stop) if found.records_in(part) else b""
     try:
         frame = read_records(reader, found, start, body, **_dtypes(reader, found.types))
     except pd.errors.ParserError as error:
