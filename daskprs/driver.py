@@ -40,7 +40,7 @@ from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.targets import open_target
 from daskprs.window import Finished, GroupSizer
-from daskprs.work import Group, Survey, killed, unreadable
+from daskprs.work import Group, Survey, killed, portable, unreadable
 from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
 
 __all__ = ["Driver"]
@@ -293,8 +293,7 @@ class Driver:
             if nbytes > MOST_GROUP_BYTES or self.rows.frame(following) is not frame:
                 break
             taken.append(self._ready.popleft())
-        taken = [replace(m, piece=m.piece.portable()) for m in taken]
-        return Group(taken, frame)
+        return Group([portable(mini_batch) for mini_batch in taken], frame)
 
     # Results out
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from daskprs.journal import Record
@@ -55,7 +55,8 @@ class Planner:
         self.error: BaseException | None = None
         self.last_sign = time.monotonic()
         self._mini_batches, self._earlier, self._wake = mini_batches, earlier, wake
-        self._queue: queue.Queue[MiniBatch] = queue.Queue(MOST_WAITING)
+        # One thread appends and one takes: that is safe without a lock.
+        self._waiting: deque[MiniBatch] = deque()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="daskprs-planner", daemon=True)
         self._thread.start()
@@ -78,27 +79,24 @@ class Planner:
         self._wake.set()
 
     def _put(self, mini_batch: MiniBatch) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(mini_batch, timeout=0.2)
-            except queue.Full:
-                self.last_sign = time.monotonic()
-                continue
+        while len(self._waiting) >= MOST_WAITING:
+            self.last_sign = time.monotonic()
+            if self._stopped.wait(0.05):
+                break
+        if self._stopped.is_set():
+            raise _StoppedPlanningError
+        self._waiting.append(mini_batch)
+        if not self._wake.is_set():
             self._wake.set()
-            return
-        raise _StoppedPlanningError
 
     def take(self) -> MiniBatch | None:
         """Return the next mini-batch that is there already."""
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
+        return self._waiting.popleft() if self._waiting else None
 
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing more will come out."""
-        return self.is_complete and self._queue.empty()
+        return self.is_complete and not self._waiting
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopped.set()

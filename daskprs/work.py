@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from daskprs.mini_batches import MiniBatch, TableSlice
@@ -11,7 +11,7 @@ from daskprs.outcomes import Attempt, Outcome
 from daskprs.survey_queue import Source
 from daskprs.worker import SurveyFailure
 
-__all__ = ["Group", "Survey", "killed", "unreadable"]
+__all__ = ["Group", "Survey", "killed", "portable", "unreadable"]
 
 
 @dataclass
@@ -30,6 +30,12 @@ class Survey:
     source: Source
     piece: TableSlice
     lost: int = 0
+
+
+def portable(mini_batch: MiniBatch) -> MiniBatch:
+    """Take along what only this process can open."""
+    piece = mini_batch.piece.portable()
+    return mini_batch if piece is mini_batch.piece else replace(mini_batch, piece=piece)
 
 
 def unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:
