@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import zipfile
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,7 +87,8 @@ class SideInput:
             return self
         buffer, size = io.BytesIO(), 0
         files = self._files()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bundle:
+        # tar, since zip does not take every file name.
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as bundle:
             for file, name in zip(files, self._names(files), strict=True):
                 with fsspec.open(file.path, "rb", **self.storage_options) as stream:
                     data = stream.read()
@@ -98,7 +99,9 @@ class SideInput:
                         "too much to send to every worker: put it where the workers can open it, "
                         "such as an object store, and give that url."
                     )
-                bundle.writestr(name, data)
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                bundle.addfile(member, io.BytesIO(data))
         return replace(self, archive=buffer.getvalue())
 
     def _names(self, files: list[ListedFile]) -> list[str]:
@@ -121,8 +124,9 @@ class SideInput:
 
     def _fetch(self, place: Path) -> None:
         if self.archive is not None:
-            with zipfile.ZipFile(io.BytesIO(self.archive)) as bundle:
-                bundle.extractall(place)
+            with tarfile.open(fileobj=io.BytesIO(self.archive)) as bundle:
+                bundle.extraction_filter = lambda member, path: member  # our own archive
+                bundle.extractall(place)  # noqa: S202
             return
         files = self._files()
         for file, name in zip(files, self._names(files), strict=True):

@@ -198,7 +198,7 @@ class ParallelRunStep:
             if same:
                 arguments.append(SidePath(same[0]))
             elif isinstance(argument, FileDataset):
-                side.append(_side_input(f"argument{len(arguments)}", argument))
+                side.append(_side_input(f"{len(arguments)}-argument", argument))
                 arguments.append(SidePath(side[-1].name))
             else:
                 arguments.append(_argument(argument, source))
@@ -229,7 +229,8 @@ def _check_inputs(inputs: object, config: ParallelRunConfig) -> tuple[Dataset, .
     datasets = _with_names_apart([as_dataset(value) for value in inputs])
     files = [dataset for dataset in datasets if isinstance(dataset, FileDataset)]
     if files and len(files) < len(datasets):
-        raise ConfigError.of("inputs", list(inputs), "either all files or all tables")
+        kinds = [type(dataset).__name__ for dataset in datasets]
+        raise ConfigError.of("inputs", kinds, "either all files or all tables")
     if files:
         count_of(config.mini_batch_size)
         for dataset in files:
