@@ -218,7 +218,8 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
 
     count = config.process_count_per_node or len(visible_gpus()) or CPU_COUNT
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
-    logging.getLogger("distributed.utils_perf").setLevel(logging.ERROR)
+    for name in ("distributed.utils_perf", "distributed.shuffle"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Somebody may take the dashboard's port in this moment: then it gets another one.
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")

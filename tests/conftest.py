@@ -70,7 +70,16 @@ def workplace(tmp_path: Path) -> Workplace:
 
 
 def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    children = psutil.Process().children(recursive=True)
+    return {child.pid for child in children if not _is_pythons_own(child)}
+
+
+def _is_pythons_own(process: psutil.Process) -> bool:
+    """Python's resource tracker stays for as long as the process that started it."""
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @pytest.fixture(autouse=True)
