@@ -19,6 +19,7 @@ from daskprs.output_disk import Disk
 from daskprs.output_files import WORK, Files, NewFile
 from daskprs.output_lock import Lock
 from daskprs.output_remote import Store
+from daskprs.store_calls import one_line
 
 __all__ = ["Lock", "OutputFolder"]
 
@@ -35,6 +36,8 @@ class OutputFolder:
     url : str or Path
         A local path, or a url of a store that fsspec opens.
     storage_options : mapping, optional
+    seconds : float
+        What one call to a store may take.
 
     Attributes
     ----------
@@ -48,7 +51,13 @@ class OutputFolder:
         The store cannot be opened.
     """
 
-    def __init__(self, url: str | Path, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = 600.0,
+    ) -> None:
         self.storage_options = dict(storage_options or {})
         text = str(url)
         self.local: Path | None = None
@@ -63,11 +72,11 @@ class OutputFolder:
             fs, root = fsspec.core.url_to_fs(text, **self.storage_options)
         except Exception as error:
             raise OutputError(
-                f"output={text!r} cannot be used ({type(error).__name__}: {error}): give a local "
-                "folder, or the url of a store with the storage options that open it."
+                f"output={text!r} cannot be used ({one_line(error)}): give a local folder, or the "
+                "url of a store with the storage options that open it."
             ) from error
         self._root, self.url = root.rstrip("/"), text.rstrip("/")
-        self._files = Store(fs)
+        self._files = Store(fs, seconds)
 
     def make(self) -> None:
         """Make the folder, and try whether it can be written to.
@@ -83,10 +92,17 @@ class OutputFolder:
             self._files.write(probe, b"daskprs")
             self._files.remove(probe)
         except Exception as error:
+            where = "a folder that you may write to"
+            if self.local is None:
+                where = "a url in a bucket or container that exists, and storage_options that may "
+                where += "write there"
             raise OutputError(
-                f"output={self.url!r} cannot be written to ({type(error).__name__}: {error}): "
-                "give a folder that you may write to."
+                f"output={self.url!r} cannot be written to ({one_line(error)}): give {where}."
             ) from error
+
+    def be_brief(self) -> None:
+        """Wait less for a store that has failed: what comes is only a farewell."""
+        self._files.be_brief()
 
     def _path(self, name: str) -> str:
         if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):

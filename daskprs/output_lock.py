@@ -22,6 +22,7 @@ import psutil
 
 from daskprs.exceptions import DaskprsError, OutputError, WriteFailedError
 from daskprs.output_files import WORK
+from daskprs.store_calls import one_line
 
 if TYPE_CHECKING:
     from daskprs.output_folder import OutputFolder
@@ -68,8 +69,8 @@ class Lock:
             raise
         except Exception as error:
             raise OutputError(
-                f"output={self._folder.url!r} cannot be locked ({type(error).__name__}: {error}): "
-                "give a folder that you may write to."
+                f"output={self._folder.url!r} cannot be locked ({one_line(error)}): give a folder "
+                "that you may write to."
             ) from error
         raise OutputError(
             f"output={self._folder.url!r} cannot be locked: its lock files in {WORK} keep "

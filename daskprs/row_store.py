@@ -22,6 +22,7 @@ from daskprs.outcomes import Outcome
 from daskprs.output_files import WORK, UnnamedFile
 from daskprs.output_folder import OutputFolder
 from daskprs.row_formats import CsvRows, RowFormat
+from daskprs.store_calls import one_line
 
 __all__ = ["JOURNAL", "RowStore"]
 
@@ -46,7 +47,6 @@ class RowStore(ABC):
     """
 
     flush_bytes = 8 << 20
-    _errors: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
         if name == WORK:
@@ -150,7 +150,7 @@ class RowStore(ABC):
 
     def _forget(self, journal: Journal) -> None:
         # What cannot be removed now does no harm.
-        with contextlib.suppress(*self._errors):
+        with contextlib.suppress(OSError):
             self.folder.remove_unfinished()
             self._forget_rows(journal)
 
@@ -160,10 +160,10 @@ class RowStore(ABC):
             yield
         except DaskprsError:
             raise
-        except self._errors as error:
+        except OSError as error:
             raise OutputError(
-                f"output={self.folder.url!r} cannot be {what} ({type(error).__name__}: {error}): "
-                "give a folder that you may read and write."
+                f"output={self.folder.url!r} cannot be {what} ({one_line(error)}): give a folder "
+                "that you may read and write."
             ) from error
 
     # Adding
@@ -252,11 +252,12 @@ class RowStore(ABC):
             yield
         except DaskprsError:
             raise
-        except self._errors as error:
+        except OSError as error:
+            local = self.folder.local is not None
+            when = "there is room and permission" if local else "the store takes it again"
             raise WriteFailedError(
-                f"the output could not be written to {self.folder.url} "
-                f"({type(error).__name__}: {error}). What was written before is kept: when there "
-                "is room and permission, the same run goes on from there."
+                f"the output could not be written to {self.folder.url} ({one_line(error)}). What "
+                f"was written before is kept: when {when}, the same run goes on from there."
             ) from error
 
     # The end
@@ -298,7 +299,7 @@ class RowStore(ABC):
             self._mark_finished(journal, facts, new.size)
             try:
                 new.commit()
-            except self._errors:
+            except OSError:
                 # A store may have done it, and only its answer was lost.
                 if self.folder.size(self.name) != new.size:
                     raise

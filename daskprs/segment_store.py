@@ -1,7 +1,10 @@
 """Rows in numbered objects of a store that cannot append, which are put together in the end.
 
-``.daskprs/segments/<run>-000007.rows`` counts once ``<run>-000007.journal`` is there, whole. The
-header of the journal, with the name of the run, is an object of its own.
+``.daskprs/segments/<run>-000007-<start>.rows`` counts once the ``.journal`` of that name is there,
+whole. The header of the journal, with the name of the run, is an object of its own.
+
+Each start of a run, and each try to write, has names of its own: what a process that was given up
+has sent may arrive much later, and must not change what another one has written since.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _CACHE_BYTES = 128 << 20
 
 
 class _Segment(NamedTuple):
-    number: int
+    name: str  # without the kind
     start: int  # bytes of rows in the segments before it
     nbytes: int
 
@@ -44,14 +47,13 @@ class SegmentStore(RowStore):
     """A segment is written with each flush, and is there whole or not at all."""
 
     flush_bytes = 32 << 20
-    _errors = (Exception,)  # each store has errors of its own
 
     def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
         super().__init__(folder, name, output_format)
-        self._run = ""
+        self._run, self._start = "", uuid.uuid4().hex[:8]
         self._segments: list[_Segment] = []
         self._next = 0
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
 
     @property
     def _partial_is_shown(self) -> bool:
@@ -65,9 +67,6 @@ class SegmentStore(RowStore):
         4 minutes then.
         """
         return 5.0 * max(1.0, len(self._segments) / 100)
-
-    def _name(self, number: int, kind: str) -> str:
-        return f"{SEGMENTS}/{self._run}-{number:06d}.{kind}"
 
     # The beginning
 
@@ -95,19 +94,20 @@ class SegmentStore(RowStore):
         self._next = 1 + max((n for n in numbers.values() if n is not None), default=-1)
         self._segments = []
         found = sorted(
-            n for name, n in numbers.items() if n is not None and name.endswith(".journal")
+            name.removesuffix(".journal")
+            for name, number in numbers.items()
+            if number is not None and name.endswith(".journal")
         )
-        pieces = self.folder.each(self.folder.read, [self._name(n, "journal") for n in found])
-        for number, data in zip(found, pieces, strict=True):
-            rows_name = self._name(number, "rows").rpartition("/")[2]
-            self._take(journal, number, data or b"", sizes.get(rows_name, 0))
+        names = [f"{SEGMENTS}/{name}.journal" for name in found]
+        for name, data in zip(found, self.folder.each(self.folder.read, names), strict=True):
+            self._take(journal, name, data or b"", sizes.get(f"{name}.rows", 0))
 
-    def _take(self, journal: Journal, number: int, data: bytes, rows_size: int) -> None:
+    def _take(self, journal: Journal, name: str, data: bytes, rows_size: int) -> None:
         piece = read_piece(data)
         if piece is None or rows_size < piece[0]:
             return  # its mini-batches are missing, as if it had never been
         nbytes, shape, records = piece
-        self._segments.append(_Segment(number, journal.records.nbytes, nbytes))
+        self._segments.append(_Segment(name, journal.records.nbytes, nbytes))
         for record in records:
             journal.records.append(*record)
         journal.shape = shape
@@ -136,13 +136,14 @@ class SegmentStore(RowStore):
 
     def _append(self, rows: bytes, lines: list[bytes]) -> None:
         journal = self._begun()
-        if rows:
-            self.folder.write(self._name(self._next, "rows"), rows)
-        head = piece_head_line(len(lines), len(rows), journal.shape)
-        self.folder.write(self._name(self._next, "journal"), b"".join([head, *lines]))
-        start = journal.records.nbytes - len(rows)
-        self._segments.append(_Segment(self._next, start, len(rows)))
+        name = f"{self._run}-{self._next:06d}-{self._start}"
         self._next += 1
+        if rows:
+            self.folder.write(f"{SEGMENTS}/{name}.rows", rows)
+        head = piece_head_line(len(lines), len(rows), journal.shape)
+        self.folder.write(f"{SEGMENTS}/{name}.journal", b"".join([head, *lines]))
+        start = journal.records.nbytes - len(rows)
+        self._segments.append(_Segment(name, start, len(rows)))
 
     def _payloads(self, positions: Iterable[int]) -> Iterator[bytes]:
         records = self._begun().records
@@ -156,16 +157,16 @@ class SegmentStore(RowStore):
 
     def _content(self, segment: _Segment) -> bytes:
         """Read a segment; rows in the order of the input come from few segments at a time."""
-        if segment.number in self._cache:
-            self._cache.move_to_end(segment.number)
-            return self._cache[segment.number]
-        name = self._name(segment.number, "rows")
+        if segment.name in self._cache:
+            self._cache.move_to_end(segment.name)
+            return self._cache[segment.name]
+        name = f"{SEGMENTS}/{segment.name}.rows"
         data = self.folder.read(name) or b""
         if len(data) < segment.nbytes:
             raise OSError(errno.EIO, "rows that the journal tells of are not there", name)
         while self._cache and sum(map(len, self._cache.values())) + len(data) > _CACHE_BYTES:
             self._cache.popitem(last=False)
-        self._cache[segment.number] = data
+        self._cache[segment.name] = data
         return data
 
     # The end
@@ -187,9 +188,7 @@ class SegmentStore(RowStore):
 def _number(name: str, run: str) -> int | None:
     """Return the number in the name of a segment of this run."""
     stem, _, kind = name.partition(".")
-    prefix, _, number = stem.rpartition("-")
-    return (
-        int(number)
-        if prefix == run and kind in ("rows", "journal") and number.isdecimal()
-        else None
-    )
+    parts = stem.split("-")
+    if kind not in ("rows", "journal") or len(parts) != 3 or parts[0] != run:
+        return None
+    return int(parts[1]) if parts[1].isdecimal() else None
