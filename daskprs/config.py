@@ -152,8 +152,9 @@ class ParallelRunConfig:
     init_timeout : float
         Seconds that the script's import and init() may take.
     first_task_creation_timeout, progress_update_timeout : float
-        Seconds without any worker, and without any sign of life from the workers, after which
-        the run fails with a message instead of waiting for ever.
+        Seconds without any worker, and without any sign of life from the workers or an answer
+        from the store of the output, after which the run fails with a message instead of waiting
+        for ever.
     logging_level : {"WARNING", "INFO", "DEBUG"}
         Level of the root logger in the process of the script.
     environment : optional

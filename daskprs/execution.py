@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import tempfile
 import threading
 import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from daskprs.cluster_rows import ClusterRows
@@ -35,10 +31,11 @@ from daskprs.exceptions import (
     NothingSucceededError,
     RunCanceledError,
     RunFailedError,
+    WriteFailedError,
 )
 from daskprs.job import Job
 from daskprs.journal import Journal, Record, Records
-from daskprs.logs import LogFolder, overview_line
+from daskprs.logs import FAILED_ITEMS, LogFolder, overview_line
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally, threshold_exceeded
 from daskprs.output import open_store
@@ -46,6 +43,7 @@ from daskprs.output_folder import Lock
 from daskprs.planner import Planner
 from daskprs.report import REPORT, RunReport, read_report
 from daskprs.session import Session
+from daskprs.stored_logs import StoredLogs
 from daskprs.targets import open_target
 
 __all__ = ["Execution", "Progress"]
@@ -106,9 +104,13 @@ class Execution:
         self._kept_failures = 0
         self._written = WrittenFiles(job.folder)
         self._report_due = self._lock_due = 0.0
-        local = job.folder.local
-        self._log_path = Path(tempfile.mkdtemp(prefix="daskprs-logs-")) if local is None else local
-        self._logs = LogFolder(self._log_path / "logs", lambda: self.progress.line)
+        self._stored_logs: StoredLogs | None = None
+        log_path = job.folder.local
+        if log_path is None:
+            self._stored_logs = StoredLogs(job.folder)
+            log_path = self._stored_logs.path
+        self._log_path = log_path
+        self._logs = LogFolder(log_path / "logs", lambda: self.progress.line)
 
     @property
     def progress(self) -> Progress:
@@ -158,6 +160,8 @@ class Execution:
         self.error = error
         with contextlib.suppress(Exception):
             self._tell_the_end()
+        if self._stored_logs is not None:
+            self._stored_logs.close()
         with contextlib.suppress(Exception):
             self.store.close()
         self._lock.release()
@@ -188,16 +192,19 @@ class Execution:
         self._is_begun = True
         if journal is not None:
             self.store.resume()
+            if self._stored_logs is not None:
+                self._stored_logs.fetch(f"logs/{FAILED_ITEMS}")
             self._earlier = Earlier(journal.records)
             self.report.failures = self._logs.keep_failed_items(self._earlier.failed_items)
             self._kept_failures = len(self.report.failures)
         else:
-            self._logs.set_aside()
+            self.job.folder.set_folder_aside("logs")
             self._written.forget()
             self.store.begin(self.job.facts())
         self._emit(RunStarted(self._earlier.count))
         self._update_report()
         self._write_report()
+        self._send_logs()
 
     def _plan_and_drive(self, session: Session | None) -> None:
         job = self.job
@@ -244,6 +251,7 @@ class Execution:
             if self.job.config.ordered:
                 order.sort(key=records.index_at)
         self._written.look(self._data_files_changed, now=True)
+        self._send_logs()
         self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
 
     def _forget_failures(self) -> None:
@@ -329,7 +337,10 @@ class Execution:
             self._update_report()
             self._write_report()
         # What a mini-batch has written is known before the journal says that it is done.
-        self._written.look(self._data_files_changed, now=self.store.flush_is_due)
+        is_due = self.store.flush_is_due
+        self._written.look(self._data_files_changed, now=is_due)
+        if is_due:
+            self._send_logs()
         if now >= self._lock_due:
             self._lock_due = now + _LOCK_SECONDS
             self._lock.refresh()
@@ -356,12 +367,17 @@ class Execution:
 
     def _leave_partial(self, error: BaseException) -> BaseException:
         """Keep the rows of a run that did not complete, and say where they are."""
+        if isinstance(error, WriteFailedError):
+            self.job.folder.be_brief()
         with contextlib.suppress(DaskprsError, OSError):
             self.store.flush()
+        is_shown = False
         with contextlib.suppress(DaskprsError, OSError):
             self.store.show_partial()
+            is_shown = True
+        is_shown = is_shown and self.job.output_format is not None
         kept = (self._tally + self._kept).mini_batches.succeeded
-        if kept and self.job.output_format is not None and isinstance(error, DaskprsError):
+        if kept and is_shown and isinstance(error, DaskprsError):
             where = f"\nThe rows of {kept} mini-batches are in {self.store.partial_url}"
             return type(error)(error.message + where, **error.facts)
         return error
@@ -372,9 +388,8 @@ class Execution:
         self._update_report()
         self._emit(RunEnded(self.report.status, self.report.message))
         self._write_report()
-        if self.job.folder.local is None:
-            self._upload_logs()
-            shutil.rmtree(self._log_path, ignore_errors=True)
+        if self._stored_logs is not None:
+            self._stored_logs.send_all()
 
     def _write_report(self) -> None:
         data = self.report.to_json().encode("utf-8")
@@ -386,13 +401,10 @@ class Execution:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
-    def _upload_logs(self) -> None:
-        for folder, _, names in os.walk(self._log_path):
-            for name in names:
-                path = Path(folder, name)
-                relative = path.relative_to(self._log_path).as_posix()
-                with contextlib.suppress(Exception):
-                    self.job.folder.write(relative, path.read_bytes())
+    def _send_logs(self) -> None:
+        """Tell what failed before the journal says that it is done; and how far the run is."""
+        if self._stored_logs is not None:
+            self._stored_logs.send(f"logs/{FAILED_ITEMS}", REPORT)
 
 
 def _message(error: BaseException) -> str:

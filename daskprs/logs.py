@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ from daskprs.report import MOST_FAILURES, Failure
 from daskprs.script_host import LogChunk
 from daskprs.worker import InitRecord, Sample
 
-__all__ = ["LogFolder", "overview_line"]
+__all__ = ["FAILED_ITEMS", "LogFolder", "overview_line"]
 
 _BATCH_COLUMNS = (
     *("Mini-batch Id", "Picked Count", "Ip Address", "Process", "Start Time", "Total"),
@@ -130,13 +129,6 @@ class LogFolder:
         self._summaries: dict[tuple[str, str], list[int]] = {}
         self._overview_due = time.monotonic() + 10
         self._flush_due = time.monotonic() + 1
-
-    def set_aside(self) -> None:
-        """Keep the logs of an earlier run as ``logs.previous``."""
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            previous = self.folder.with_name("logs.previous")
-            shutil.rmtree(previous, ignore_errors=True)
-            self.folder.rename(previous)
 
     def keep_failed_items(self, failed_of: Callable[[int], int]) -> list[Failure]:
         """Forget the failed items of mini-batches that are to be tried again.

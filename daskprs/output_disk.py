@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import uuid
 from pathlib import Path
@@ -86,6 +87,11 @@ class Disk(Files):
         sync_folder(os.path.dirname(path))
         if os.path.dirname(to) != os.path.dirname(path):
             sync_folder(os.path.dirname(to))
+
+    def move_folder(self, path: str, to: str) -> None:
+        if os.path.isdir(path) and os.listdir(path):
+            shutil.rmtree(to, ignore_errors=True)
+            os.rename(path, to)
 
     def remove(self, path: str) -> None:
         os.unlink(path)

@@ -111,6 +111,10 @@ class Files(ABC):
         """Give a file another name, over an older one."""
 
     @abstractmethod
+    def move_folder(self, path: str, to: str) -> None:
+        """Put all files below a folder in the place of those below another, if there are any."""
+
+    @abstractmethod
     def remove(self, path: str) -> None: ...
 
     @abstractmethod
@@ -118,4 +122,4 @@ class Files(ABC):
         """Make a file look as if it was just written with `data`, which it has already."""
 
     def be_brief(self) -> None:  # noqa: B027 - a disk has nobody to wait for
-        """Wait less for each answer from now on, where there is somebody to wait for."""
+        """Wait little for all answers to come, where there is somebody to wait for."""

@@ -101,7 +101,7 @@ class OutputFolder:
             ) from error
 
     def be_brief(self) -> None:
-        """Wait less for a store that has failed: what comes is only a farewell."""
+        """Wait little for a store that has failed: what comes is only a farewell."""
         self._files.be_brief()
 
     def _path(self, name: str) -> str:
@@ -183,6 +183,21 @@ class OutputFolder:
             self.remove(name)
         else:
             self.move(name, f"{name}.previous")
+
+    def set_folder_aside(self, name: str) -> None:
+        """Keep all files below a folder below ``<name>.previous``, in the place of older ones.
+
+        Raises
+        ------
+        OutputError
+        """
+        try:
+            self._files.move_folder(self._path(name), self._path(f"{name}.previous"))
+        except OSError as error:
+            raise OutputError(
+                f"{self.url_of(name)} cannot be kept as {name}.previous ({one_line(error)}): give "
+                "a folder that you may read and write."
+            ) from error
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

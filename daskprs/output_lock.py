@@ -33,6 +33,8 @@ STALE_AFTER = 120.0
 _UNREADABLE_STALE_AFTER = 5.0
 _TRIES = 100
 _PREFIX = "lock-"
+# Ids of locks of this process, which lives on: whether or not the release could be written.
+_given_back: set[str] = set()
 
 
 class Lock:
@@ -125,7 +127,7 @@ class Lock:
         if content is None:
             return False
         owner = _owner_in(content)
-        if owner is not None and owner["released"]:
+        if owner is not None and (owner["released"] or owner.get("id") in _given_back):
             return True
         if owner is not None and _is_this_machine(owner):
             if _is_alive(owner["pid"], owner["started"]):
@@ -175,6 +177,11 @@ class Lock:
             if newest <= self._number:
                 self._folder.touch(_name(self._number), self._content)
                 return
+        except TimeoutError as error:
+            raise WriteFailedError(
+                f"output={self._folder.url!r} does not answer ({one_line(error)}). What was "
+                "written before is kept: when it answers again, the same run goes on."
+            ) from error
         except Exception:
             # That nothing can be read or written now says nothing about who has the lock.
             return
@@ -188,6 +195,8 @@ class Lock:
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
         number, self._number = self._number, 0
+        if number:
+            _given_back.add(json.loads(self._content)["id"])
         # Where this fails, the lock is found to be without an owner later.
         with contextlib.suppress(Exception):
             if number and self._newest() == number:

@@ -7,6 +7,7 @@ import errno
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["Store"]
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _COPY_SECONDS = 600.0
 _BUFFER = 1 << 20
+_THREADS = 16
 
 
 class Store(Files):
@@ -132,6 +134,23 @@ class Store(Files):
         else:
             raise OSError(errno.EIO, f"the copy of {path} is not complete", to)
         self.remove(path)
+
+    def move_folder(self, path: str, to: str) -> None:
+        moved = self._below(path)
+        if not moved:
+            return
+        targets = [to + file[len(path) :] for file in moved]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(self.remove, self._below(to)))
+            list(pool.map(self.move, moved, targets))
+
+    def _below(self, path: str) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            files: list[str] = self._call(self._fs.find, path)
+        except FileNotFoundError:
+            return []
+        return files
 
     def remove(self, path: str) -> None:
         self._call(self._fs.rm_file, path)

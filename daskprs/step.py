@@ -119,12 +119,16 @@ class ParallelRunStep:
     def _check_script(self) -> EntryScriptSource:
         config = self.config
         outside: list[Path] = [p for d in self.inputs for p in d.local_folders()]
-        folder = OutputFolder(self.output, self.storage_options)
+        folder = self._output_folder()
         if folder.local is not None:
             outside.append(folder.local)
         source = EntryScriptSource.of(config.script_path, config.source_path, tuple(outside))
         source.to_csv_options()
         return source
+
+    def _output_folder(self) -> OutputFolder:
+        seconds = self.config.progress_update_timeout
+        return OutputFolder(self.output, self.storage_options, seconds=seconds)
 
     def plan(self) -> Plan:
         """List the inputs and cut them into mini-batches; reads no data, starts nothing.
@@ -160,7 +164,7 @@ class ParallelRunStep:
 
     def _submit(self) -> ParallelRun:
         source = self._check_script()
-        folder = OutputFolder(self.output, self.storage_options)
+        folder = self._output_folder()
         check_inputs(self.inputs, self.config, folder)
         # Dask takes a second to import: who has mistyped something is told before.
         from daskprs.job import Job

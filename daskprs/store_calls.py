@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ class StoreCalls:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self._end: float | None = None
 
     def __call__(
         self, function: Callable[..., _Result], *arguments: Any, **options: Any
@@ -53,13 +55,16 @@ class StoreCalls:
             finally:
                 has_ended = True
 
+        seconds = self.seconds
+        if self._end is not None:
+            seconds = max(0.0, min(seconds, self._end - time.monotonic()))
         try:
-            return within(self.seconds, call)
+            return within(seconds, call)
         except TimeoutError as error:
             if has_ended:
                 raise StoreCallError(one_line(error)) from error
             raise TimeoutError(
-                f"the store has not answered for {self.seconds:g} s (progress_update_timeout)"
+                f"the store has not answered for {seconds:g} s (progress_update_timeout)"
             ) from None
         except OSError:
             raise
@@ -67,8 +72,9 @@ class StoreCalls:
             raise StoreCallError(one_line(error)) from error
 
     def be_brief(self) -> None:
-        """Wait less from now on: the store has failed, and what comes is only a farewell."""
-        self.seconds = min(self.seconds, _BRIEF_SECONDS)
+        """Wait little for all that comes: the store has failed, and this is only a farewell."""
+        if self._end is None:
+            self._end = time.monotonic() + min(self.seconds, _BRIEF_SECONDS)
 
 
 def one_line(error: BaseException) -> str:
