@@ -114,8 +114,8 @@ def run_command(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
     with _told_plainly():
         step = _make_step(ctx, options)
         run = step.submit()
-    code = _wait(run, quiet)
-    ctx.exit(code)
+    same = "The same command without --no-reuse" if options["no_reuse"] else "The same command"
+    ctx.exit(_wait(run, quiet, f"{same} goes on from"))
 
 
 @commands.command(
@@ -232,7 +232,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _wait(run: ParallelRun, quiet: bool) -> int:
+def _wait(run: ParallelRun, quiet: bool, goes_on: str) -> int:
     """Wait for the end; the first Ctrl-C stops cleanly, the second at once."""
     presses = 0
 
@@ -240,7 +240,7 @@ def _wait(run: ParallelRun, quiet: bool) -> int:
         nonlocal presses
         presses += 1
         if presses > 1:
-            click.echo("Stopped at once. The same command goes on from what is written.", err=True)
+            click.echo(f"Stopped at once. {goes_on} what is written.", err=True)
             os._exit(_INTERRUPTED_CODE)
         click.echo("Stopping; what is done is kept. Ctrl-C again stops at once.", err=True)
         run.cancel()
@@ -252,7 +252,7 @@ def _wait(run: ParallelRun, quiet: bool) -> int:
             run.wait_for_completion(show_output=not quiet)
         except RunCanceledError:
             click.echo(str(run.report))
-            click.echo("Canceled. The same command goes on from there.", err=True)
+            click.echo(f"Canceled. {goes_on} there.", err=True)
             return _INTERRUPTED_CODE
         except UsageError:
             raise

@@ -94,6 +94,11 @@ class ManyUrls(click.Command):
                 "SCRIPT is missing: put it first, before --files or --tabular takes it for a URL",
                 ctx,
             ) from None
+        except click.NoSuchOption as error:
+            if "--" in args:
+                raise
+            hint = "Arguments of SCRIPT go after --."
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise

@@ -63,7 +63,7 @@ class RunReport:
     mini_batches, items : Counts
         ``total``, ``succeeded``, ``failed``.
     output_file : str or None
-        Path or url of the rows; None with summary_only.
+        Path or url of the rows; None with summary_only, and while there are none.
     seconds : float
         Wall time of this start of the run.
     failures : list of Failure
@@ -124,7 +124,7 @@ class RunReport:
         lines.append(("Time", f"{self.seconds:.1f} s{rate}"))
         if self.kept:
             lines.append(("Kept", f"{self.kept:,} mini-batches that were done before"))
-        lines.append(("Output", self.output_file or "none (summary_only)"))
+        lines.append(("Output", self.output_file or "none"))
         lines.append(("Logs", self.logs))
         return lines
 

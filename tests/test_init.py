@@ -36,7 +36,7 @@ FAILING = {
     "wants an argument": (
         "import argparse; p = argparse.ArgumentParser(prog='score.py'); "
         "p.add_argument('--model', required=True); p.parse_args()",
-        "error: the following arguments are required: --model\nSystemExit: 2",
+        "SystemExit: 2 (score.py: error: the following arguments are required: --model)",
         "p.parse_args()",
     ),
     "has a syntax error": ("def broken(:", "SyntaxError: invalid syntax", "def broken(:"),

@@ -290,7 +290,8 @@ class EntryProcess:
             # argparse has written to stderr what is wrong; the exception has only a number.
             printed = self._stderr_tail(len(failed.traceback)).replace(failed.traceback, "")
             lines = [line for line in printed.splitlines() if line.strip()]
-            error = "\n".join([*lines[-5:], error])
+            if lines:
+                error = "\n".join([f"{error} ({lines[-1]})", *lines[-5:-1]])
         return Reply(status, error=error, traceback=failed.traceback, run_seconds=failed.seconds)
 
     def _last_words(self) -> str:
