@@ -5,6 +5,8 @@ SHELL = /bin/sh
 VENV = .venv
 VENV_LOWEST = .venv-lowest
 ARGS =
+# Two tests at a time; those of one file one after the other, as they share clusters.
+IN_PARALLEL = -n 2 --dist loadfile
 
 # Choose the interpreter of a new virtual environment: make test PYTHON=/path/to/python3
 PYTHON ?=
@@ -73,7 +75,7 @@ demo: ## classify 1,797 pictures of digits with the library
 
 test: ## run the tests
 	$(call install,test)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 test-lowest: ## run the tests on the oldest versions of the dependencies that pyproject.toml allows
 	$(call make-venv,$(VENV_LOWEST),$(PYTHONS_LOWEST))
@@ -86,7 +88,7 @@ test-lowest: ## run the tests on the oldest versions of the dependencies that py
 		$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV_LOWEST)/lowest.txt -e '.[test]' && \
 		{ pwd; cat pyproject.toml; } > $(VENV_LOWEST)/.installed-test; \
 	}
-	$(VENV_LOWEST)/bin/python -m pytest $(ARGS)
+	$(VENV_LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 lint: ## check the code with ruff, and its format
 	$(call install,dev)

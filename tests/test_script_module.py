@@ -187,7 +187,7 @@ SIGNATURES: list[tuple[Callable[..., Any], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("run", "wanted"), SIGNATURES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("run", "wanted"), SIGNATURES)
 def test_the_signature_decides_whether_run_gets_the_context(
     run: Callable[..., Any], wanted: bool
 ) -> None:
