@@ -352,9 +352,10 @@ class Execution:
         report.seconds = time.monotonic() - self._began
         report.output_file = None
         if self.job.output_format is not None:
-            done = report.status == "Completed"
-            url = self.store.final_url if done else self.store.partial_url
-            report.output_file = self.job.secrets.hide(url)
+            if report.status == "Completed":
+                report.output_file = self.job.secrets.hide(self.store.final_url)
+            elif report.mini_batches.succeeded:
+                report.output_file = self.job.secrets.hide(self.store.partial_url)
 
     def _say_completed(self) -> str:
         tally = self._tally + self._kept
