@@ -354,7 +354,7 @@ class Execution:
         if self.job.output_format is not None:
             if report.status == "Completed":
                 report.output_file = self.job.secrets.hide(self.store.final_url)
-            elif report.mini_batches.succeeded:
+            elif report.status == "Running" or report.mini_batches.succeeded:
                 report.output_file = self.job.secrets.hide(self.store.partial_url)
 
     def _say_completed(self) -> str:
