@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from daskprs.entry_process.wire import Rows
@@ -96,9 +96,11 @@ class CsvRows(RowFormat):
         return b"" if self.shape is None else _csv_line(self.shape)
 
 
-def _csv_line(values: Iterable[str]) -> bytes:
+def _csv_line(values: Sequence[str]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(values)
+    # Before Python 3.13 a carriage return alone is no reason for quotes, but ends a line.
+    quoting = csv.QUOTE_ALL if any("\r" in value for value in values) else csv.QUOTE_MINIMAL
+    csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(values)
     return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 

@@ -86,6 +86,7 @@ def refused(folder: OutputFolder, output_format: str, results: list[Any], match:
     [
         ([[{"a": 1, "b": 2}], [{"b": 4, "a": 3}]], "a,b\n1,2\n3,4\n"),
         ([[{"a": 1, "b": 2}], [{"b": "x,\n\"'"}]], 'a,b\n1,2\n,"x,\n""\'"\n'),
+        ([[{"a": 1, "b": 2}], [{"b": 4, "a": "x\ry"}]], 'a,b\n1,2\n"x\ry","4"\n'),
         ([[], [[1, 2]], [[4]]], "0,1\n1,2\n4,\n"),
         ([["ü"], ["\udcff"]], "result\nü\n\udcff\n"),
         ([pd.DataFrame({"a": [1.5], "a b": ["ü"]}), [{"a": None}]], 'a,a b\n1.5,ü\n,\n'),
