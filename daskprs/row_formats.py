@@ -99,8 +99,10 @@ class CsvRows(RowFormat):
 def _csv_line(values: Sequence[str]) -> bytes:
     buffer = io.StringIO()
     # Before Python 3.13 a carriage return alone is no reason for quotes, but ends a line.
-    quoting = csv.QUOTE_ALL if any("\r" in value for value in values) else csv.QUOTE_MINIMAL
-    csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(values)
+    has_return = any("\r" in value for value in values)
+    csv.writer(
+        buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+    ).writerow(values)
     return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 
