@@ -122,10 +122,14 @@ def test_csv_rows_that_cannot_be_told_apart_are_refused(payload: bytes) -> None:
         rows.fit(Rows(payload, 3, ("b", "a")), lambda: iter(()))
 
 
+# Surrogates stand for bytes that are no text, which pandas does not read.
+_CHARACTERS = st.characters(exclude_characters="\r", exclude_categories=["Cs"])
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(
-        st.dictionaries(st.sampled_from("abc"), st.text(st.characters(exclude_characters="\r"))),
+        st.dictionaries(st.sampled_from("abc"), st.text(_CHARACTERS)),
         min_size=1,
         max_size=6,
     ).filter(lambda rows: len(rows[0]) == 3)
