@@ -4,6 +4,8 @@
 SHELL = /bin/sh
 VENV = .venv
 VENV_LOWEST = .venv-lowest
+AZURITE = build/azurite
+AZURITE_VERSION = 3.35.0
 ARGS =
 # Two tests at a time; those of one file one after the other, as they share clusters.
 IN_PARALLEL = -n 2 --dist loadfile
@@ -52,6 +54,16 @@ $(call make-venv,$(VENV),$(PYTHONS))
 }
 endef
 
+# The server of Azure Blob Storage that some tests need; without npm they say so, and are skipped.
+define install-azurite
+@{ test -f "$(AZURITE)/.installed-$(AZURITE_VERSION)" || ! command -v node || ! command -v npm; } >/dev/null 2>&1 || { \
+	echo "Installing azurite $(AZURITE_VERSION) in $(AZURITE)" && \
+	rm -rf "$(AZURITE)" && mkdir -p "$(AZURITE)" && \
+	npm install --silent --no-audit --no-fund --fetch-retries=1 --prefix "$(AZURITE)" "azurite@$(AZURITE_VERSION)" && \
+	touch "$(AZURITE)/.installed-$(AZURITE_VERSION)"; \
+} || echo "make: azurite cannot be installed; the tests that need it are skipped" >&2
+endef
+
 ifneq ($(wildcard benchmarks/.),)
 define run-benchmarks
 $(call install,test)
@@ -75,6 +87,7 @@ demo: ## classify 1,797 pictures of digits with the library
 
 test: ## run the tests
 	$(call install,test)
+	$(call install-azurite)
 	$(VENV)/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 test-lowest: ## run the tests on the oldest versions of the dependencies that pyproject.toml allows
@@ -88,6 +101,7 @@ test-lowest: ## run the tests on the oldest versions of the dependencies that py
 		$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV_LOWEST)/lowest.txt -e '.[test]' && \
 		{ pwd; cat pyproject.toml; } > $(VENV_LOWEST)/.installed-test; \
 	}
+	$(call install-azurite)
 	$(VENV_LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 lint: ## check the code with ruff, and its format
@@ -106,6 +120,7 @@ types: ## check the types with mypy
 
 chaos: ## run the tests that kill workers and processes (slow)
 	$(call install,test)
+	$(call install-azurite)
 	$(VENV)/bin/python -m pytest -m chaos $(ARGS)
 	$(VENV)/bin/python tests/kills.py --trials 200
 

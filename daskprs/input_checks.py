@@ -11,7 +11,9 @@ from daskprs.exceptions import ConfigError, DaskprsError, InputNotFoundError, Ou
 from daskprs.listing import ListedFile, list_files, would_list
 from daskprs.mini_batches import Dataset, is_shuffled
 from daskprs.output_folder import OutputFolder
+from daskprs.store_calls import one_line
 from daskprs.table_files import TableFile
+from daskprs.targets import within
 
 __all__ = ["check_inputs", "first_file"]
 
@@ -42,7 +44,9 @@ def check_inputs(
             continue
         skip = isinstance(dataset, TabularDataset)
         for number, url in enumerate(dataset.urls[:_MOST_LOOKUPS]):
-            first = first_file(url, dataset.storage_options, skip)
+            first = first_file(
+                url, dataset.storage_options, skip, seconds=config.progress_update_timeout
+            )
             _check_output_is_apart(url, dataset.storage_options, skip, config, folder)
             if isinstance(dataset, TabularDataset):
                 dataset.reader(first.path)
@@ -51,24 +55,32 @@ def check_inputs(
 
 
 def first_file(
-    url: str, storage_options: Mapping[str, Any], skip_underscored: bool = False
+    url: str,
+    storage_options: Mapping[str, Any],
+    skip_underscored: bool = False,
+    *,
+    seconds: float,
 ) -> ListedFile:
     """Find a file of a url.
+
+    Parameters
+    ----------
+    seconds : float
+        What the store may take for that: progress_update_timeout.
 
     Raises
     ------
     InputNotFoundError
         There is none, or the store cannot be listed.
     """
+    files = list_files([url], storage_options=storage_options, skip_underscored=skip_underscored)
     try:
-        return next(
-            list_files([url], storage_options=storage_options, skip_underscored=skip_underscored)
-        )
+        return within(seconds, lambda: next(files))
     except DaskprsError:
         raise
     except Exception as error:
         raise InputNotFoundError(
-            f"the input {url!r} cannot be listed ({type(error).__name__}: {error}): give a path, "
+            f"the input {url!r} cannot be listed ({one_line(error)}): give a path, "
             "or a url of a store whose package is installed, with its storage_options."
         ) from error
 

@@ -195,14 +195,15 @@ class ParallelRunStep:
     def _arguments(
         self, source: EntryScriptSource
     ) -> tuple[tuple[SideInput, ...], tuple[Argument, ...]]:
-        side = [_side_input(name, value) for name, value, _ in self.side_inputs]
+        seconds = self.config.progress_update_timeout
+        side = [_side_input(name, value, seconds) for name, value, _ in self.side_inputs]
         arguments: list[Argument] = []
         for argument in self.arguments:
             same = [n for n, value, _ in self.side_inputs if _is_same(value, argument)]
             if same:
                 arguments.append(SidePath(same[0]))
             elif isinstance(argument, FileDataset):
-                side.append(_side_input(f"{len(arguments)}-argument", argument))
+                side.append(_side_input(f"{len(arguments)}-argument", argument, seconds))
                 arguments.append(SidePath(side[-1].name))
             else:
                 arguments.append(_argument(argument, source))
@@ -297,12 +298,12 @@ def _check_arguments(arguments: object) -> list[Any]:
     return list(arguments)
 
 
-def _side_input(name: str, value: Any) -> SideInput:
+def _side_input(name: str, value: Any, seconds: float) -> SideInput:
     options = value.storage_options if isinstance(value, FileDataset) else {}
     urls = value.urls if isinstance(value, FileDataset) else (os.fspath(value),)
     if len(urls) != 1:
         raise ConfigError.of("side_inputs", value, "a FileDataset of one file, folder or glob")
-    first_file(urls[0], options)
+    first_file(urls[0], options, seconds=seconds)
     return SideInput.find(name, urls[0], options)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from object_stores import KINDS, Bucket, Server, new_bucket, serve
 
 
 class Workplace:
@@ -110,6 +111,23 @@ def no_daskprs_threads() -> Iterator[None]:
     while names := [t.name for t in threading.enumerate() if t.name.startswith("daskprs-")]:
         assert time.monotonic() < deadline, f"threads were left behind: {names}"
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def object_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A real server of each kind of object store."""
+    with serve(request.param, tmp_path_factory.mktemp(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_server: Server, tmp_path: Path) -> Iterator[Bucket]:
+    """An empty bucket; at the end no object, and no file of the test, tells the server's key."""
+    with new_bucket(object_server) as bucket:
+        yield bucket
+        bucket.assert_nothing_tells_the_secret(folder=tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
+import json
 import os
 import shutil
 import socket
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fsspec
 import pytest
@@ -27,6 +30,7 @@ KINDS = ("abfs", "s3")
 ACCOUNT = "daskprsaccount"
 AZURITE = Path(__file__).parents[1] / "build/azurite/node_modules/azurite/dist/src/blob/main.js"
 _START_SECONDS = 30.0
+_UNCHECKED = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Server:
 
     kind: str
     port: int
+    key: str
     secret: str = field(repr=False)
 
     def options(self, port: int | None = None, secret: str | None = None) -> dict[str, str]:
@@ -50,12 +55,12 @@ class Server:
         where = f"http://127.0.0.1:{port or self.port}"
         key = secret or self.secret
         if self.kind == "s3":
-            return {"key": "daskprsuser", "secret": key, "endpoint_url": where}
+            return {"key": self.key, "secret": key, "endpoint_url": where}
         parts = {
             "DefaultEndpointsProtocol": "http",
-            "AccountName": ACCOUNT,
+            "AccountName": self.key,
             "AccountKey": key,
-            "BlobEndpoint": f"{where}/{ACCOUNT}",
+            "BlobEndpoint": f"{where}/{self.key}",
         }
         return {"connection_string": ";".join(f"{name}={text}" for name, text in parts.items())}
 
@@ -73,6 +78,10 @@ class Bucket:
     server: Server
     name: str
 
+    @functools.cached_property
+    def _fs(self) -> Any:
+        return self.server.fs()
+
     @property
     def kind(self) -> str:
         return self.server.kind
@@ -85,20 +94,31 @@ class Bucket:
         return f"{self.kind}://{self.name}/{path}"
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        fs = self.server.fs()
-        for path, data in files.items():
-            fs.pipe_file(f"{self.name}/{path}", data)
+        self._fs.pipe({f"{self.name}/{path}": data for path, data in files.items()})
 
     def read(self, path: str) -> bytes | None:
         try:
-            data: bytes = self.server.fs().cat_file(f"{self.name}/{path}")
+            data: bytes = self._fs.cat_file(f"{self.name}/{path}")
         except FileNotFoundError:
             return None
         return data
 
     def names(self) -> list[str]:
         """List all objects, without the name of the bucket."""
-        return sorted(name.partition("/")[2] for name in self.server.fs().find(self.name))
+        return sorted(name.partition("/")[2] for name in self._fs.find(self.name))
+
+    def assert_nothing_tells_the_secret(self, *texts: str, folder: Path | None = None) -> None:
+        """Search some texts, all objects, and all files below a folder, for the key."""
+        secret = self.server.secret
+        forms = {form.encode() for form in (secret, quote(secret), quote(secret, safe=""))}
+        found = {f"text {number}": text.encode() for number, text in enumerate(texts)}
+        for name, info in self._fs.find(self.name, detail=True).items():
+            found[name] = self._fs.cat_file(name) if info["size"] else b""
+        for path in folder.rglob("*") if folder is not None else ():
+            if path.is_file():
+                found[str(path)] = path.read_bytes()
+        told = [name for name, data in found.items() if any(form in data for form in forms)]
+        assert not told, f"the key of the store stands in {told}"
 
 
 @contextlib.contextmanager
@@ -113,13 +133,17 @@ def serve(kind: str, folder: Path) -> Iterator[Server]:
     """Start the server of a kind of store, with its data in a folder."""
     secret = base64.b64encode(f"Canary+{uuid.uuid4()}/{uuid.uuid4()}".encode()).decode()
     port = free_port()
-    environment = {**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{secret}"}
+    environment = {
+        **os.environ,
+        "AZURITE_ACCOUNTS": f"{ACCOUNT}:{secret}",
+        "INITIAL_NO_AUTH_ACTION_COUNT": str(_UNCHECKED),
+    }
     command = _moto(port) if kind == "s3" else _azurite(port, folder)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     try:
         _wait_for(port, process, folder / "server.log")
-        yield Server(kind, port, secret)
+        yield _with_user(port) if kind == "s3" else Server(kind, port, ACCOUNT, secret)
     finally:
         process.kill()
         process.wait()
@@ -129,6 +153,25 @@ def _moto(port: int) -> list[str]:
     pytest.importorskip("moto.server", reason="moto and flask are not installed")
     pytest.importorskip("s3fs", reason="s3fs is not installed")
     return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+
+def _with_user(port: int) -> Server:
+    """Make a user who may do all, with the requests that need none; others are checked."""
+    import boto3
+
+    iam = boto3.client(
+        "iam",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="anybody",
+        aws_secret_access_key="anything",
+    )
+    allowed = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.create_user(UserName="tests")
+    iam.put_user_policy(UserName="tests", PolicyName="all", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="tests")["AccessKey"]
+    return Server("s3", port, key["AccessKeyId"], key["SecretAccessKey"])
 
 
 def _azurite(port: int, folder: Path) -> list[str]:

@@ -120,6 +120,9 @@ def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
         level=start.logging_level,
         format="%(asctime)s|%(levelname)s|%(name)s|%(message)s",
     )
+    if start.logging_level != "DEBUG":
+        # Of each file that is read from Azure it would tell two dozen lines.
+        logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel("WARNING")
     entry_script_api.install()
     began = time.perf_counter()
     try:
