@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from daskprs.entry_process.host import Reply
 from daskprs.entry_process.results import joined
 from daskprs.entry_process.wire import MiniBatchContext
 from daskprs.mini_batches import MiniBatch
-from daskprs.outcomes import Attempt, Outcome, located
+from daskprs.outcomes import Attempt, Outcome, Stretch, located
 from daskprs.script_host import ScriptHost, Slot
 from daskprs.splitting import Part, part_of, split
 
@@ -43,14 +45,14 @@ def try_mini_batch(host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: 
         The run is being stopped: the mini-batch has no outcome.
     """
     tries = _Tries(host, slot, mini_batch, limits)
-    reply = tries.one(mini_batch.piece)
-    while not reply.ok and len(tries.attempts) < limits.run_max_try:
-        reply = tries.one(mini_batch.piece)
+    if mini_batch.only is not None:
+        ranges = [tries.items(start, stop) for start, stop in mini_batch.only]
+        return _outcome_of_parts(mini_batch, ranges, tries, host.package.output_format)
+    reply = tries.as_often_as_allowed(lambda: tries.one(mini_batch.piece))
     total = tries.total
-    if limits.split and not reply.ok and total is not None and total > 1:
-        parts = split(total, tries.part)
-        if any(part.reply.ok for part in parts):
-            return _outcome_of_parts(mini_batch, parts, tries, host.package.output_format)
+    parts = [] if total is None else tries.halved(0, total, reply)
+    if len(parts) > 1:
+        return _outcome_of_parts(mini_batch, [parts], tries, host.package.output_format)
     return _outcome(mini_batch, reply, total, tuple(tries.attempts))
 
 
@@ -61,6 +63,27 @@ class _Tries:
         self._host, self._slot, self._mini_batch, self._limits = host, slot, mini_batch, limits
         self.attempts: list[Attempt] = []
         self.total = mini_batch.items
+
+    def as_often_as_allowed(self, try_once: Callable[[], Reply]) -> Reply:
+        reply = try_once()
+        for _ in range(1, self._limits.run_max_try):
+            if reply.ok:
+                break
+            reply = try_once()
+        return reply
+
+    def items(self, start: int, stop: int) -> list[Part]:
+        """Run some of its items, which have failed in a run before."""
+        reply = self.as_often_as_allowed(lambda: self.part(start, stop))
+        return self.halved(start, stop, reply)
+
+    def halved(self, start: int, stop: int, reply: Reply) -> list[Part]:
+        """Look for the items because of which these have failed together, if they have."""
+        together = [Part(start, stop, reply)]
+        if reply.ok or not self._limits.split or stop - start < 2:
+            return together
+        parts = split(stop - start, self.part, first=start)
+        return parts if any(part.reply.ok for part in parts) else together
 
     def part(self, start: int, stop: int) -> Reply:
         """Try some of its items, once."""
@@ -110,37 +133,52 @@ class _Tries:
 
 
 def _outcome_of_parts(
-    mini_batch: MiniBatch, parts: list[Part], tries: _Tries, output_format: str | None
+    mini_batch: MiniBatch, ranges: list[list[Part]], tries: _Tries, output_format: str | None
 ) -> Outcome:
     """Count what succeeded, and name each item that did not."""
+    parts = [part for together in ranges for part in together]
     place = f"mini-batch {mini_batch.index} ({mini_batch.piece})"
     items: list[dict[str, Any]] = []
-    succeeded, error, traceback = 0, "", ""
+    error, traceback = "", ""
     for part in parts:
         reply = part.reply
-        good = min(reply.returned, part.total) if reply.ok else 0
-        succeeded += good
-        if good == part.total:
+        if part.succeeded == part.total:
             continue
         why = reply.error or f"run() returned {reply.returned} of {part.total} results."
         error, traceback = error or why, traceback or reply.traceback
         piece = part_of(mini_batch.piece, part.start, part.stop)
         items += [{**item, "error": why} for item in piece.items(part.total)]
     total = sum(part.total for part in parts)
+    succeeded = sum(part.succeeded for part in parts)
     failed = total - succeeded
+    if failed:
+        error = located(error, f"{place}, {failed} of {total} items stand alone with it")
     return Outcome(
         index=mini_batch.index,
         key=mini_batch.key,
         label=str(mini_batch.piece),
         total=total,
         returned=succeeded,
-        failed=False,
-        rows=joined([p.reply.rows for p in parts if p.reply.rows is not None], output_format),
+        failed=not any(part.reply.ok for part in parts),
+        rows=None,
         attempts=tuple(tries.attempts),
         items=items,
-        error=located(error, f"{place}, {failed} of {total} items stand alone with it"),
+        error=error,
         traceback=traceback,
+        stretches=tuple(s for together in ranges for s in _stretches(together, output_format)),
+        again=mini_batch.again,
     )
+
+
+def _stretches(parts: list[Part], output_format: str | None) -> Iterator[Stretch]:
+    """Put together neighbours that have succeeded: only what is bad has to stand alone."""
+    for is_good, neighbours in itertools.groupby(parts, lambda p: p.succeeded == p.total):
+        some = list(neighbours)
+        for group in [some] if is_good else [[part] for part in some]:
+            rows = [p.reply.rows for p in group if p.reply.rows is not None]
+            failed = sum(p.total - p.succeeded for p in group)
+            together = joined(rows, output_format)
+            yield Stretch(group[0].start, group[-1].stop, failed, together)
 
 
 def _outcome(
@@ -167,6 +205,7 @@ def _outcome(
         items=mini_batch.piece.items(total) if short or not reply.ok else [],
         error=error,
         traceback=reply.traceback,
+        again=mini_batch.again,
     )
 
 

@@ -102,18 +102,24 @@ def main() -> None:
     options_metavar="(--files URL... | --tabular URL...) --output URL [OPTIONS] [-- ARGS...]",
 )
 @step_options
+@click.option(
+    "--retry-failed", is_flag=True, help="Run only what has failed in the last run into OUTPUT"
+)
 @click.option("--quiet", is_flag=True, help="No progress, only the summary")
 @click.pass_context
-def run_command(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
+def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **options: Any) -> None:
     """Run SCRIPT over all mini-batches; words after -- are its arguments.
 
-    The same command again goes on with an unfinished run, or reuses a finished one.
+    The same command again goes on with an unfinished run, or reuses a finished one; with
+    --retry-failed it runs again what has failed in it.
     """
     if not options["output"]:
         raise click.UsageError("--output is missing: give a folder, such as --output out", ctx)
+    if retry_failed and options["no_reuse"]:
+        raise click.UsageError("--retry-failed and --no-reuse exclude each other", ctx)
     with _told_plainly():
         step = _make_step(ctx, options)
-        run = step.submit()
+        run = step.submit(retry_failed=retry_failed)
     same = "The same command without --no-reuse" if options["no_reuse"] else "The same command"
     ctx.exit(_wait(run, quiet, f"{same} goes on from"))
 

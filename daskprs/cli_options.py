@@ -55,7 +55,8 @@ def as_typed(message: str) -> str:
     field, mark, rest = message.partition("=")
     if mark and field in names:
         message = f"{names[field]}{mark}{rest}"
-    return message.replace(" and partition_keys=", " and --partition-keys=")
+    message = message.replace(" and partition_keys=", " and --partition-keys=")
+    return message.replace("retry_failed", "--retry-failed")
 
 
 def pairs(option: str) -> Callable[..., dict[str, str]]:

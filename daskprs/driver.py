@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from daskprs.attempts import Limits
@@ -32,10 +32,11 @@ from daskprs.exceptions import (
 )
 from daskprs.job import Job
 from daskprs.mini_batches import MiniBatch
-from daskprs.outcomes import Outcome, Tally, distinct, threshold_exceeded
+from daskprs.outcomes import FirstFailures, Outcome, Tally, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
 from daskprs.session import Session
+from daskprs.splitting import items_to_run
 from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.targets import open_target
@@ -49,26 +50,6 @@ BUDGET_SECONDS = 2.0
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
 MOST_PARTITIONS = 15_000
-
-
-@dataclass
-class _Failures:
-    """The first failures of different text, for the message at the end."""
-
-    seen: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        if len(self.seen) < 100:
-            # Where the rows could not be read, no frame is the user's.
-            theirs = not outcome.attempts or not outcome.attempts[-1].status.startswith("LOAD")
-            self.seen.append((outcome.error, outcome.traceback if theirs else ""))
-
-    def text(self) -> str:
-        return "\n".join(error for error, _ in distinct(self.seen))
-
-    @property
-    def traceback(self) -> str:
-        return next((traceback for _, traceback in self.seen if traceback), "")
 
 
 class Driver:
@@ -101,7 +82,7 @@ class Driver:
         self.job, self.planner, self.rows, self.store = job, planner, rows, store
         self.tally, self.emit = tally, emit
         self.tick: Callable[[], None] = lambda: None
-        self.failures = _Failures()
+        self.failures = FirstFailures()
         self.kept_tally = Tally()
         self._canceled, self._wake = canceled, wake
         config = job.config
@@ -340,13 +321,16 @@ class Driver:
             return  # told twice: its rows are taken already
         outcome = self.job.secrets.hide_in_outcome(outcome)
         try:
-            self.store.add(outcome)
+            record = self.store.add(outcome)
         except ColumnsChangedError as error:
             outcome = replace(
                 outcome, failed=True, returned=0, rows=None, error=str(error),
-                items=mini_batch.piece.items(outcome.total),
+                items=items_to_run(mini_batch, outcome.total),
             )  # fmt: skip
-            self.store.add(outcome)
+            record = self.store.add(outcome)
+        if mini_batch.again:
+            total, succeeded = record.total, record.succeeded
+            outcome = replace(outcome, total=total, returned=succeeded, failed=record.failed)
         self._open.discard(outcome.index)
         self.rows.done(mini_batch)
         self.tally.add(

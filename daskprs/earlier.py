@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from daskprs.journal import Record, Records
 from daskprs.mini_batches import MiniBatch
 
-__all__ = ["Earlier"]
+__all__ = ["Earlier", "only_what_failed"]
 
 
 class Earlier:
@@ -15,40 +17,47 @@ class Earlier:
     ----------
     records : Records
         Grows while the run goes on; only what is there now is earlier.
+    retried : int
+        What failed in so many of the first records is to run again, also where there are rows.
     """
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, retried: int = 0) -> None:
+        self._records, self._retried = records, retried
         self._count = len(records)
         self._taken = bytearray(self._count)
         self._with_rows = sum(1 for at in records.current() if records.length_at(at) >= 0)
+        self._again = sum(1 for at in records.current() if self._runs_again(at))
         self._left = self._with_rows
 
     @property
     def count(self) -> int:
         """How many mini-batches have their rows already."""
-        return self._with_rows
+        return self._with_rows - self._again
 
     def _find(self, index: int) -> int | None:
         at = self._records.find(index)
         return None if at is None or at >= self._count else at
 
     def failed_items(self, index: int) -> int:
-        """How many items have failed of a mini-batch that has its rows."""
+        """How many items have failed of a mini-batch that does not run again."""
         at = self._find(index)
-        if at is None or self._records.length_at(at) < 0:
+        if at is None or self._records.length_at(at) < 0 or self._runs_again(at):
             return 0
-        return self._records[at].total - self._records[at].succeeded
+        return self._records.failed_items_at(at)
+
+    def runs_again(self, mini_batch: MiniBatch) -> bool:
+        """Whether something of it, which has rows, is to run again."""
+        at = self._find(mini_batch.index)
+        return at is not None and self._runs_again(at)
+
+    def _runs_again(self, at: int) -> bool:
+        has_rows = self._records.length_at(at) >= 0
+        return at < self._retried and has_rows and self._records.failed_items_at(at) > 0
 
     def is_taken(self, index: int) -> bool:
         """Whether the plan had this mini-batch, so that it was not run again."""
         at = self._find(index)
         return at is not None and bool(self._taken[at])
-
-    def knows(self, mini_batch: MiniBatch) -> bool:
-        """Whether it was done, or had failed for good."""
-        at = self._find(mini_batch.index)
-        return at is not None and self._records.key_at(at) == mini_batch.key
 
     def take(self, mini_batch: MiniBatch) -> Record | None:
         """Return the record of a mini-batch whose rows are there; it is wanted from now on."""
@@ -66,6 +75,25 @@ class Earlier:
         """Whether there are rows of mini-batches that the plan did not have."""
         return self._left > 0
 
-    def is_wanted(self, at: int) -> bool:
-        """Whether the rows of the record at this position, if any, belong into the output."""
-        return at >= self._count or bool(self._taken[at])
+    def order_of(self, records: Records, ordered: bool) -> list[int] | None:
+        """Give the positions of the rows that belong into the output; None where all do.
+
+        Parameters
+        ----------
+        records : Records
+            Those from before, and those of this start of the run.
+        ordered : bool
+            In the order of the input.
+        """
+        if not ordered and not self.has_stale:
+            return None
+        with_rows = (at for at in records.current() if records.length_at(at) >= 0)
+        order = [at for at in with_rows if at >= self._count or self._taken[at]]
+        return sorted(order, key=records.index_at) if ordered else order
+
+
+def only_what_failed(mini_batch: MiniBatch, record: Record) -> MiniBatch:
+    """Return a mini-batch that has rows as one of those items that have failed."""
+    ranges = tuple((bad.start, bad.stop) for bad in record.bad_items)
+    is_whole = ranges == ((0, record.total),)
+    return replace(mini_batch, again=True, only=None if is_whole else ranges)

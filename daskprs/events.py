@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daskprs.outcomes import Outcome
+from daskprs.redaction import Secrets
 from daskprs.script_host import LogChunk
 from daskprs.worker import InitRecord, Sample
 
@@ -20,6 +21,7 @@ __all__ = [
     "RunEnded",
     "RunStarted",
     "Sampled",
+    "without_secrets",
 ]
 
 
@@ -93,3 +95,15 @@ Event = (
     | RunEnded
 )
 Listener = Callable[[Event], None]
+
+
+def without_secrets(event: Event, secrets: Secrets) -> Event:
+    """Return the event as it may be told; outcomes are rid of secrets where they are taken."""
+    if isinstance(event, LogArrived):
+        return LogArrived(replace(event.chunk, data=secrets.hide_bytes(event.chunk.data)))
+    if isinstance(event, InitTried):
+        reply = event.record.reply
+        error, traceback = secrets.hide(reply.error), secrets.hide(reply.traceback)
+        reply = replace(reply, error=error, traceback=traceback)
+        return InitTried(replace(event.record, reply=reply))
+    return Noticed(secrets.hide(event.text)) if isinstance(event, Noticed) else event

@@ -8,23 +8,22 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from daskprs.cluster_rows import ClusterRows
 from daskprs.data_files import WrittenFiles
 from daskprs.driver import Driver
-from daskprs.earlier import Earlier
+from daskprs.earlier import Earlier, only_what_failed
 from daskprs.events import (
     ClusterReady,
     Event,
-    InitTried,
     Listener,
-    LogArrived,
     MiniBatchDone,
     Noticed,
     RunEnded,
     RunStarted,
+    without_secrets,
 )
 from daskprs.exceptions import (
     DaskprsError,
@@ -34,14 +33,15 @@ from daskprs.exceptions import (
     WriteFailedError,
 )
 from daskprs.job import Job
-from daskprs.journal import Journal, Record, Records
+from daskprs.journal import Journal, Records
 from daskprs.logs import FAILED_ITEMS, LogFolder, overview_line
 from daskprs.mini_batches import MiniBatch
-from daskprs.outcomes import Tally, threshold_exceeded
+from daskprs.outcomes import Tally
 from daskprs.output import open_store
 from daskprs.output_folder import Lock
 from daskprs.planner import Planner
 from daskprs.report import REPORT, RunReport, read_report
+from daskprs.reuse import check_retry, is_reusable, tally_of
 from daskprs.session import Session
 from daskprs.stored_logs import StoredLogs
 from daskprs.targets import open_target
@@ -169,13 +169,12 @@ class Execution:
 
     def _run(self) -> None:
         job = self.job
-        journal = self.store.load()
-        if journal is not None and not (job.allow_reuse and self._is_same_run(journal)):
-            journal = None
+        journal = self._earlier_run()
         if journal is not None and journal.finished is not None:
-            if self._reuse(journal):
+            tally = tally_of(journal.records)
+            if not (job.retry_failed and tally.items.failed):
+                self._reuse(tally)
                 return
-            journal = None
         with ExitStack() as stack:
             session = None
             if self._compute_target is not None:
@@ -189,12 +188,16 @@ class Execution:
 
     def _begin(self, journal: Journal | None) -> None:
         """Go on with a journal, or start a new one."""
+        if self.job.retry_failed:
+            self.store.retry(self.job.facts())
+            journal = self.store.journal
         self._is_begun = True
         if journal is not None:
-            self.store.resume()
+            if not self.job.retry_failed:
+                self.store.resume()
             if self._stored_logs is not None:
                 self._stored_logs.fetch(f"logs/{FAILED_ITEMS}")
-            self._earlier = Earlier(journal.records)
+            self._earlier = Earlier(journal.records, journal.retried)
             self.report.failures = self._logs.keep_failed_items(self._earlier.failed_items)
             self._kept_failures = len(self.report.failures)
         else:
@@ -209,7 +212,7 @@ class Execution:
     def _plan_and_drive(self, session: Session | None) -> None:
         job = self.job
         rows = ClusterRows(job, self.canceled, self.wake)
-        self._planner = Planner(rows.plan(), self._take_over, self.wake)
+        self._planner = Planner(rows.plan(), self._left_of, self.wake)
         self._driver = Driver(
             *(job, self._planner, rows, self.store, self._tally),
             *(self._emit, self.canceled, self.wake),
@@ -220,12 +223,15 @@ class Execution:
         if not self._planner.planned:
             self._emit(Noticed("the input has no rows: there was nothing to run."))
 
-    def _take_over(self, mini_batch: MiniBatch) -> Record | None:
-        """Tell the record of a mini-batch that an earlier start has done."""
+    def _left_of(self, mini_batch: MiniBatch) -> MiniBatch | None:
+        """Give what is to run of a mini-batch, if an earlier start has not done it."""
         record = self._earlier.take(mini_batch)
-        if record is not None:
-            self._kept.add(total=record.total, succeeded=record.succeeded)
-        return record
+        if record is None:
+            return mini_batch
+        if self._earlier.runs_again(mini_batch):
+            return only_what_failed(mini_batch, record)
+        self._kept.add(total=record.total, succeeded=record.succeeded)
+        return None
 
     def _check_something_succeeded(self) -> None:
         items = (self._tally + self._kept).items
@@ -241,18 +247,12 @@ class Execution:
     def _publish(self) -> None:
         if self._earlier.has_stale:
             self._forget_failures()
-        order = None
-        if self._earlier.has_stale or self.job.config.ordered:
-            assert self.store.journal is not None
-            records = self.store.journal.records
-            # Rows of mini-batches that are not in the plan any more are left out.
-            with_rows = (at for at in records.current() if records.length_at(at) >= 0)
-            order = [at for at in with_rows if self._earlier.is_wanted(at)]
-            if self.job.config.ordered:
-                order.sort(key=records.index_at)
+        assert self.store.journal is not None
+        order = self._earlier.order_of(self.store.journal.records, self.job.config.ordered)
         self._written.look(self._data_files_changed, now=True)
         self._send_logs()
-        self.store.publish(order, {"ended": time.time(), "report": self._final_report()})
+        facts = {"ended": time.time(), "report": self._final_report()}
+        self.store.publish(order, facts, keep=self.report.items.failed > 0)
 
     def _forget_failures(self) -> None:
         """Forget what has failed in mini-batches that are not in the plan any more."""
@@ -268,43 +268,36 @@ class Execution:
 
     # Reuse
 
-    def _is_same_run(self, journal: Journal) -> bool:
-        return self.job.is_same_run(journal, self._written.load())
+    def _earlier_run(self) -> Journal | None:
+        """Return the journal of the run to go on with; of a finished one, to take it over."""
+        job, journal, written = self.job, self.store.load(), self._written.load()
+        if job.retry_failed:
+            return check_retry(job, journal, self.canceled)
+        if journal is None or not (job.allow_reuse and job.is_same_run(journal, written)):
+            return None
+        if journal.finished is None:
+            return journal
+        return journal if is_reusable(job, journal, self.canceled) else None
 
     def _data_files_changed(self) -> set[str]:
         journal = self.store.journal
         return self.job.changed_files(journal) if journal is not None else set()
 
-    def _reuse(self, journal: Journal) -> bool:
-        """Take over a finished run, if it is what this run would be."""
-        earlier, tally = Earlier(journal.records), Tally()
-        for at in journal.records.current():
-            record = journal.records[at]
-            tally.add(total=record.total, succeeded=record.succeeded, failed=record.failed)
-        count = tally.mini_batches.total
-        if threshold_exceeded(self.job.config, tally, planned=count) is not None:
-            return False
-        for mini_batch in self.job.plan_without_cluster():
-            if not earlier.knows(mini_batch):
-                return False
-            count -= 1
-            if self.canceled.is_set():
-                raise RunCanceledError("the run was canceled before it began.")
-        if count and not self.job.is_shuffled:
-            return False
-        with contextlib.suppress(DaskprsError):
-            report = read_report(self.job.folder)
-            report.reused = True
-            report.name = self.job.name
-            self.report = report
-            self._kept = tally
-            return True
-        return False
+    def _reuse(self, tally: Tally) -> None:
+        """Take over a finished run."""
+        self._kept = tally
+        self.report.status = "Completed"
+        self._update_report()
+        with contextlib.suppress(DaskprsError):  # its logs may have been removed
+            self.report = read_report(self.job.folder)
+        self.report.name, self.report.reused = self.job.name, True
+        if self.job.retry_failed:
+            self.notices.append("nothing has failed in the earlier run: it stays as it is.")
 
     # Telling
 
     def _emit(self, event: Event) -> None:
-        event = self._without_secrets(event)
+        event = without_secrets(event, self.job.secrets)
         if isinstance(event, ClusterReady):
             self.dashboard_link = event.dashboard_link
         if isinstance(event, Noticed):
@@ -317,17 +310,6 @@ class Execution:
                 listener(event)
             except Exception:
                 logger.exception("a listener of the run %r failed", self.job.name)
-
-    def _without_secrets(self, event: Event) -> Event:
-        secrets = self.job.secrets
-        if isinstance(event, LogArrived):
-            return LogArrived(replace(event.chunk, data=secrets.hide_bytes(event.chunk.data)))
-        if isinstance(event, InitTried):
-            reply = event.record.reply
-            error, traceback_ = secrets.hide(reply.error), secrets.hide(reply.traceback)
-            reply = replace(reply, error=error, traceback=traceback_)
-            return InitTried(replace(event.record, reply=reply))
-        return Noticed(secrets.hide(event.text)) if isinstance(event, Noticed) else event
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -57,6 +57,7 @@ class Job:
     arguments: tuple[Argument, ...] = ()
     side_inputs: tuple[SideInput, ...] = ()
     allow_reuse: bool = True
+    retry_failed: bool = False
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     @property
@@ -112,30 +113,46 @@ class Job:
 
     def facts(self) -> dict[str, Any]:
         """What the journal says about the run in its first line."""
-        return {"run": self.identity(), "started": time.time(), "files": self._other_files()}
+        return {
+            "run": self.identity(),
+            "settings": {name: _digest(value) for name, value in self._settings().items()},
+            "started": time.time(),
+            "files": self._other_files(),
+        }
 
     def identity(self) -> str:
         """Hash of all that decides the rows: the script, its arguments, inputs and settings.
 
         How often, how long, how many at a time and how many may fail are not a part of it.
         """
-        config = self.config
-        text = json.dumps(
+        return _digest(
             {
                 "script": [self.source.relative, self.source.code_token()],
                 "arguments": [repr(argument) for argument in self.arguments],
-                "environment": sorted(config.environment_variables.items()),
-                "inputs": [_describe(dataset, config) for dataset in self.inputs],
+                "environment": sorted(self.config.environment_variables.items()),
                 "side_inputs": [side.identity() for side in self.side_inputs],
-                "partition_keys": config.partition_keys,
-                "output": [config.output_action, config.output_format, config.ordered],
-                "name": config.append_row_file_name,
-                "listing": [_listing(d) for d in self.inputs] if self.is_shuffled else None,
-            },
-            sort_keys=True,
-            default=str,
+                **self._settings(),
+            }
         )
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides the mini-batches and the form of the output, whatever the script does."""
+        config = self.config
+        return {
+            "the inputs or mini_batch_size": [_describe(d, config) for d in self.inputs],
+            "partition_keys": config.partition_keys,
+            "output_action": config.output_action,
+            "output_format": config.output_format,
+            "ordered": config.ordered,
+            "append_row_file_name": config.append_row_file_name,
+            "the input files": [_listing(d) for d in self.inputs] if self.is_shuffled else None,
+        }
+
+    def changed_settings(self, journal: Journal) -> list[str]:
+        """Name what of it is not as in the run of a journal."""
+        before = journal.header.get("settings", {})
+        return [name for name, value in self._settings().items()
+                if before.get(name) != _digest(value)]  # fmt: skip
 
     def _other_files(self) -> dict[str, list[int]]:
         """Size and time (ns) of files that the script may read: beside it, or as arguments."""
@@ -160,6 +177,11 @@ class Job:
 
     def with_changes(self, **changes: Any) -> Job:
         return replace(self, **changes)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _listing(dataset: Dataset) -> list[Any] | None:

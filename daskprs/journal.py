@@ -6,11 +6,13 @@ the run is, so that only the same run goes on with it. Then, in the order of the
     {"shape": ["a", "b"], "length": 4}       columns of a table; bytes of the header line
     [7, "90b1c5e0aa12f3d4", 1200, 10, 10]    index, key, bytes of rows, items, items succeeded
     [8, "1f00aa12f3d490b1", -1, 10, 0]       a mini-batch that has failed: no rows
-    {"finished": {...}, "size": 1204}        the output is about to get its final name
+    [9, "aa12f3d490b11f00", 1200, 10, 8, [[3, 5, 2, 400, 0]]]   one with bad items: see `BadItems`
+    {"finished": {...}, "size": 1204, "rows": "kept"}    the output is about to get its final name
+    {"retry": {...}, "records": 3}           what failed in these records is to run again
 
 A record is written after its rows are safe. So the journal never promises rows that are not
 there, and what stands behind the last record's rows is cut away when a run goes on. A line that
-is torn ends the journal. The output is finished when the journal says so *and* a file of that
+is torn ends the journal. The output is finished when the last line says so *and* a file of that
 size has the final name.
 """
 
@@ -20,10 +22,11 @@ import io
 import json
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple, overload
 
+from daskprs.bad_items import BadItems, checked
 from daskprs.exceptions import OutputError
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "read_journal",
     "read_piece",
     "record_line",
+    "retry_line",
     "shape_line",
 ]
 
@@ -49,13 +53,14 @@ _quoted = json.encoder.encode_basestring_ascii
 
 
 class Record(NamedTuple):
-    """One mini-batch; `length` is -1 where it has failed."""
+    """One mini-batch; `length` is -1 where it has failed as a whole."""
 
     index: int  # type: ignore[assignment]
     key: str
     length: int
     total: int
     succeeded: int
+    bad_items: tuple[BadItems, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -83,10 +88,20 @@ class Records(Sequence[Record]):
         self._keys = bytearray()
         self._key_ends = array("q", [0])
         self._last: dict[int, array[int]] = {}  # index -> position, in pages
+        self._bad_items: dict[int, tuple[BadItems, ...]] = {}  # position -> those of few
 
-    def append(self, index: int, key: str, length: int, total: int, succeeded: int) -> None:
+    def append(
+        self,
+        index: int,
+        key: str,
+        length: int,
+        total: int,
+        succeeded: int,
+        bad_items: Iterable[Sequence[int]] = (),
+    ) -> None:
         if index < 0 or length < -1:
             raise ValueError(f"no record: {index=}, {length=}")
+        bad = checked(bad_items)
         # Both made first, so that a value that does not fit leaves nothing half-added.
         numbers = _PACKED.pack(index, length, total, succeeded, self.nbytes)
         text = key.encode("utf-8", "surrogatepass")
@@ -98,6 +113,8 @@ class Records(Sequence[Record]):
         if before >= 0 and self.length_at(before) > 0:
             self.replaced += 1
         page[index % _PAGE] = position
+        if bad:
+            self._bad_items[position] = bad
         self._numbers.frombytes(numbers)
         self._keys += text
         self._key_ends.append(len(self._keys))
@@ -116,11 +133,23 @@ class Records(Sequence[Record]):
             if self.find(self.index_at(position)) == position:
                 yield position
 
+    def check_order(self, order: Sequence[int]) -> None:
+        """Refuse positions that are not there, or there twice."""
+        seen = bytearray(len(self))
+        for position in order:
+            if not 0 <= position < len(self) or seen[position]:
+                raise ValueError(f"position {position} of {len(self)} is not there, or twice")
+            seen[position] = 1
+
     def index_at(self, position: int) -> int:
         return self._numbers[position * _WIDTH]
 
     def length_at(self, position: int) -> int:
         return self._numbers[position * _WIDTH + 1]
+
+    def failed_items_at(self, position: int) -> int:
+        total, succeeded = self._numbers[position * _WIDTH + 2 : position * _WIDTH + 4]
+        return total - succeeded
 
     def offset_at(self, position: int) -> int:
         """Bytes of rows in front of those of this record."""
@@ -143,7 +172,8 @@ class Records(Sequence[Record]):
         position = range(len(self))[position]
         at = position * _WIDTH
         index, length, total, succeeded = self._numbers[at : at + 4]
-        return Record(index, self.key_at(position), length, total, succeeded)
+        bad_items = self._bad_items.get(position, ())
+        return Record(index, self.key_at(position), length, total, succeeded, bad_items)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))
@@ -167,7 +197,12 @@ class Journal:
     finished : dict or None
         The facts that the run ended with. Not None only where the finished output is there.
     size : int or None
-        Bytes of the finished output; None where there is none.
+        Bytes of the output when the run has last finished; None where there was none.
+    rows : str or None
+        Where its rows were left, so that what has failed can run again: "kept" beside the output,
+        or the CRC-32 of the output where that is the file to which they were written.
+    retried : int
+        What failed in so many of the first records is to run again.
     output_missing : bool
         The run had finished, but no file of that size has the output's name (any more): it was
         removed or changed, or the run was killed in the moment before the output got its name.
@@ -186,6 +221,8 @@ class Journal:
     start: int = 0
     finished: dict[str, Any] | None = None
     size: int | None = None
+    rows: str | None = None
+    retried: int = 0
     output_missing: bool = False
     segments: str | None = None
     nbytes: int = 0
@@ -218,12 +255,17 @@ def shape_line(shape: Any, length: int) -> bytes:
 
 
 def record_line(record: Record) -> bytes:
-    index, key, length, total, succeeded = record
-    return f"[{index},{_quoted(key)},{length},{total},{succeeded}]\n".encode("ascii")
+    index, key, length, total, succeeded, bad_items = record
+    more = f",{json.dumps(bad_items, separators=(',', ':'))}" if bad_items else ""
+    return f"[{index},{_quoted(key)},{length},{total},{succeeded}{more}]\n".encode("ascii")
 
 
-def finished_line(facts: Mapping[str, Any], size: int | None) -> bytes:
-    return _line({"finished": facts, "size": size})
+def finished_line(facts: Mapping[str, Any], size: int | None, rows: str | None = None) -> bytes:
+    return _line({"finished": facts, "size": size, "rows": rows})
+
+
+def retry_line(facts: Mapping[str, Any], records: int) -> bytes:
+    return _line({"retry": facts, "records": records})
 
 
 def piece_head_line(records: int, nbytes: int, shape: Any) -> bytes:
@@ -250,7 +292,7 @@ def read_journal(stream: BinaryIO, where: str, rows_size: int | None = None) -> 
         Its name, for messages.
     rows_size : int, optional
         Size of the file of rows, of a run that is not finished: the journal ends in front of the
-        first record whose rows are not there, or of the line that says it is finished.
+        first record whose rows are not there.
 
     Raises
     ------
@@ -329,7 +371,7 @@ def _take(journal: Journal, content: Any, rows_size: int | None) -> bool:
             journal.records.append(*content)
         except (TypeError, ValueError, AttributeError, IndexError, struct.error):
             return False
-        journal.finished = journal.size = None
+        journal.finished = None
     elif not isinstance(content, dict):
         return False
     elif "shape" in content:
@@ -338,7 +380,10 @@ def _take(journal: Journal, content: Any, rows_size: int | None) -> bool:
         journal.shape = content["shape"]
         journal.start += content["length"]
     elif "finished" in content:
-        if rows_size is not None:
-            return False
-        journal.finished, journal.size = content["finished"], content["size"]
+        journal.finished = content["finished"] if rows_size is None else None
+        journal.size, journal.rows = content["size"], content.get("rows")
+        journal.retried = 0
+    elif "retry" in content:
+        journal.header, journal.retried = content["retry"], content["records"]
+        journal.finished = None
     return True

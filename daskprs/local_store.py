@@ -5,23 +5,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from daskprs.exceptions import OutputError
 from daskprs.journal import (
     Journal,
     finished_line,
     header_line,
     read_journal,
+    retry_line,
     shape_line,
 )
 from daskprs.output_disk import sync_folder
 from daskprs.output_files import WORK, UnnamedFile
 from daskprs.output_folder import OutputFolder
-from daskprs.row_store import JOURNAL, RowStore
+from daskprs.row_store import JOURNAL, KEPT, RowStore
 
 __all__ = ["LocalStore"]
+
+_HIDDEN = f"{WORK}/rows"
 
 
 class LocalStore(RowStore):
@@ -54,6 +59,8 @@ class LocalStore(RowStore):
             if journal is None or self._is_published(journal):
                 return journal
             had_finished = journal.finished is not None
+            if had_finished and journal.rows == KEPT:
+                self._move_kept_rows(journal)
             rows_size = self.folder.size(_rows_name(journal.name, journal.output_format)) or 0
             if had_finished or journal.rows_end > rows_size:
                 stream.seek(0)
@@ -62,17 +69,57 @@ class LocalStore(RowStore):
             journal.output_missing = had_finished
         return journal
 
+    def _move_kept_rows(self, journal: Journal) -> None:
+        rows_name = _rows_name(journal.name, journal.output_format)
+        if rows_name != _HIDDEN:
+            self.folder.move(_HIDDEN, rows_name)
+
     def _begin(self, journal: Journal) -> None:
         header = header_line(journal)
         # The journal goes first: without it, what else is left counts for nothing.
         self.folder.move(JOURNAL, f"{JOURNAL}.previous")
-        for name in (self.partial_name, self.name, f"{WORK}/rows"):
+        for name in (self.partial_name, self.name, _HIDDEN):
             self.folder.set_aside(name)
         self._open(journal)
         self._append(b"", [header])
 
     def _resume(self, journal: Journal) -> None:
         self._open(journal)
+
+    def _bring_back(self, journal: Journal) -> Journal:
+        if journal.rows == KEPT:
+            self._move_kept_rows(journal)
+        elif self.output_format is not None:
+            self._copy_final_file(journal)
+        there = self.folder.size(self._rows_name) or 0
+        if self.output_format is not None and there < journal.rows_end:
+            raise OutputError(
+                f"the rows of the run before are not in {self.folder.url_of(WORK)} any more: what "
+                "has failed cannot be run alone."
+            )
+        journal.finished = None
+        return journal
+
+    def _copy_final_file(self, journal: Journal) -> None:
+        """The output stays what it is until another one takes its place."""
+        crc = 0
+        with (
+            open(self._base / self.name, "rb") as stream,
+            self.folder.new(self._rows_name) as new,
+        ):
+            while data := stream.read(1 << 20):
+                crc = zlib.crc32(data, crc)
+                new.write(data)
+            if journal.rows != f"{crc:08x}":
+                raise OutputError(
+                    f"{self.final_url} was changed after the run had ended, so that nobody knows "
+                    "which rows are whose: what has failed cannot be run alone."
+                )
+            new.finish()
+            new.commit()
+
+    def _mark_retry(self, journal: Journal) -> None:
+        self._append(b"", [retry_line(journal.header, journal.retried)])
 
     def _open(self, journal: Journal) -> None:
         self.close()
@@ -126,14 +173,22 @@ class LocalStore(RowStore):
         as_it_stands = order is None and not journal.records.replaced
         if not as_it_stands or not self._partial_is_shown:
             return super()._final_file(journal, order)
+        if journal.rows == KEPT:
+            journal.rows = _crc(self._base / self._rows_name)
         return _RenamedFile(self._base / self._rows_name, self._base / self.name, journal.rows_end)
 
     def _mark_finished(self, journal: Journal, facts: Mapping[str, Any], size: int | None) -> None:
-        self._append(b"", [finished_line(facts, size)])
+        self._append(b"", [finished_line(facts, size, journal.rows)])
 
     def _forget_rows(self, journal: Journal) -> None:
-        for name in (_rows_name(journal.name, journal.output_format), f"{journal.name}.partial"):
+        for name in (_HIDDEN, f"{journal.name}.partial"):
             self.folder.remove(name)
+
+    def _put_away_rows(self, journal: Journal) -> None:
+        if _rows_name(journal.name, journal.output_format) == _HIDDEN:
+            self.folder.remove(f"{journal.name}.partial")
+        else:
+            self.folder.move(f"{journal.name}.partial", _HIDDEN)
 
     def close(self) -> None:
         for file in (self._rows_file, self._journal_file):
@@ -144,7 +199,15 @@ class LocalStore(RowStore):
 
 def _rows_name(name: str, output_format: str | None) -> str:
     # Arrow messages are no file that a person could use: they stay out of sight.
-    return f"{WORK}/rows" if output_format in (None, "parquet") else f"{name}.partial"
+    return _HIDDEN if output_format in (None, "parquet") else f"{name}.partial"
+
+
+def _crc(path: Path) -> str:
+    crc = 0
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 20):
+            crc = zlib.crc32(data, crc)
+    return f"{crc:08x}"
 
 
 def _read(stream: BinaryIO, length: int) -> bytes:

@@ -55,6 +55,10 @@ class MiniBatch:
         Files or rows; None where only reading can tell.
     nbytes : int or None
         Bytes of source data.
+    again : bool
+        It has rows from a run before, and what had failed of it is to run again.
+    only : tuple of (int, int) or None
+        The items to run then, as (start, stop); None where all are.
     """
 
     index: int
@@ -65,6 +69,8 @@ class MiniBatch:
     dataset: str = ""
     partition_key_value: dict[str, Any] | None = None
     row_start: int | None = None
+    again: bool = False
+    only: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from daskprs.config import ParallelRunConfig
 from daskprs.entry_process.wire import Rows
@@ -12,7 +12,9 @@ from daskprs.entry_process.wire import Rows
 __all__ = [
     "Attempt",
     "Counts",
+    "FirstFailures",
     "Outcome",
+    "Stretch",
     "Tally",
     "distinct",
     "located",
@@ -39,6 +41,18 @@ class Attempt:
     returned: int = 0
 
 
+class Stretch(NamedTuple):
+    """What became of the items from `start` to `stop` of a mini-batch; `rows` are of all of them.
+
+    One in which some have failed is as short as it could be made.
+    """
+
+    start: int
+    stop: int
+    failed: int
+    rows: Rows | None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one mini-batch.
@@ -51,6 +65,10 @@ class Outcome:
         ``len()`` of what run() returned in the try that did not fail; 0 where all failed.
     failed : bool
         Whether all tries failed: then all items have failed.
+    stretches : tuple of Stretch
+        Where the mini-batch was not run as a whole; the rows are in them then.
+    again : bool
+        The mini-batch has rows, and only those of its items were run that had failed.
     """
 
     index: int
@@ -64,6 +82,8 @@ class Outcome:
     items: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
     traceback: str = ""
+    stretches: tuple[Stretch, ...] = ()
+    again: bool = False
 
     @property
     def succeeded_items(self) -> int:
@@ -155,3 +175,23 @@ def distinct(errors: Sequence[tuple[str, str]], most: int = 3) -> list[tuple[str
     for error, traceback in errors:
         first.setdefault(error.rpartition("\n[")[0] or error, (error, traceback))
     return list(first.values())[:most]
+
+
+@dataclass
+class FirstFailures:
+    """The first failures of different text, for the message at the end."""
+
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        if len(self.seen) < 100:
+            # Where the rows could not be read, no frame is the user's.
+            theirs = not outcome.attempts or not outcome.attempts[-1].status.startswith("LOAD")
+            self.seen.append((outcome.error, outcome.traceback if theirs else ""))
+
+    def text(self) -> str:
+        return "\n".join(error for error, _ in distinct(self.seen))
+
+    @property
+    def traceback(self) -> str:
+        return next((traceback for _, traceback in self.seen if traceback), "")

@@ -90,6 +90,22 @@ class ParquetRows(RowFormat):
             for payload in earlier():
                 _conform(_read(payload), pa.schema(changed))
 
+    def length(self, rows: bytes) -> int:
+        return _read(rows).num_rows if rows else 0
+
+    def cut(self, rows: bytes, start: int, stop: int) -> bytes:
+        if start >= stop:
+            return b""
+        table = _read(rows)
+        count = stop - start
+        return rows if count == table.num_rows else _written(table.slice(start, count))
+
+    def join(self, pieces: list[bytes]) -> bytes:
+        pieces = [piece for piece in pieces if self.length(piece)] or pieces[:1]
+        if len(pieces) == 1:
+            return pieces[0]
+        return _written(pa.concat_tables([_conform(_read(p), self._schema) for p in pieces]))
+
     def compose(self, payloads: Iterable[bytes]) -> Iterator[bytes]:
         sink = _Drain()
         with pq.ParquetWriter(sink, self._schema) as writer:
@@ -128,6 +144,14 @@ def _read(payload: bytes) -> Any:
         columns.append(column if column.type == kind else column.cast(kind))
         fields.append(pa.field(field.name, kind))
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _written(table: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def _plain(kind: Any) -> Any:

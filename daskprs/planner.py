@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from daskprs.journal import Record
 from daskprs.mini_batches import MiniBatch
 
 __all__ = ["Planner"]
@@ -27,8 +26,8 @@ class Planner:
     ----------
     mini_batches : iterator of MiniBatch
         The plan; consumed in the thread.
-    earlier : callable
-        Tells the record of a mini-batch that is done already, or None.
+    left_of : callable
+        Gives what is to run of a mini-batch; None where it is done already.
     wake : threading.Event
         Set when there is something new.
 
@@ -47,14 +46,14 @@ class Planner:
     def __init__(
         self,
         mini_batches: Iterator[MiniBatch],
-        earlier: Callable[[MiniBatch], Record | None],
+        left_of: Callable[[MiniBatch], MiniBatch | None],
         wake: threading.Event,
     ) -> None:
         self.planned = self.items = self.kept = 0
         self.is_complete = False
         self.error: BaseException | None = None
         self.last_sign = time.monotonic()
-        self._mini_batches, self._earlier, self._wake = mini_batches, earlier, wake
+        self._mini_batches, self._left_of, self._wake = mini_batches, left_of, wake
         # One thread appends and one takes: that is safe without a lock.
         self._waiting: deque[MiniBatch] = deque()
         self._stopped = threading.Event()
@@ -65,8 +64,9 @@ class Planner:
         try:
             for mini_batch in self._mini_batches:
                 self.last_sign = time.monotonic()
-                if self._earlier(mini_batch) is None:
-                    self._put(mini_batch)
+                left = self._left_of(mini_batch)
+                if left is not None:
+                    self._put(left)
                 else:
                     self.kept += 1
                 self.planned += 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from daskprs.entry_process.wire import Rows
 
-__all__ = ["ColumnsChangedError", "CsvRows", "RowFormat"]
+__all__ = ["ColumnsChangedError", "CsvRows", "RowFormat", "row_format"]
 
 Earlier = Callable[[], Iterator[bytes]]
 
@@ -35,6 +35,9 @@ class RowFormat:
     def __init__(self, shape: Any = None) -> None:
         self.shape = shape
 
+    def expect(self, parts: Sequence[Rows]) -> None:
+        """Look at the rows of all parts of a mini-batch before the first is made to fit."""
+
     def fit(self, rows: Rows, earlier: Earlier) -> bytes:
         """Return the rows of a mini-batch as they are to be kept.
 
@@ -51,6 +54,20 @@ class RowFormat:
         """
         return rows.payload
 
+    # Rows as they are kept
+
+    def length(self, rows: bytes) -> int:
+        """Tell how long rows are, in the unit of `cut`."""
+        return len(rows)
+
+    def cut(self, rows: bytes, start: int, stop: int) -> bytes:
+        return rows[start:stop]
+
+    def join(self, pieces: list[bytes]) -> bytes:
+        return b"".join(pieces)
+
+    # The final file
+
     def header(self) -> bytes:
         """Return what stands in front of all rows."""
         return b""
@@ -65,6 +82,11 @@ class CsvRows(RowFormat):
     """Rows under one header line: the columns of the first mini-batch that has any."""
 
     shape: list[str] | None
+
+    def expect(self, parts: Sequence[Rows]) -> None:
+        columns = list(dict.fromkeys(rows.columns for rows in parts if rows.columns is not None))
+        if self.shape is None and len(columns) > 1:
+            self.shape = list(dict.fromkeys(name for names in columns for name in names))
 
     def fit(self, rows: Rows, earlier: Earlier) -> bytes:
         if rows.columns is None:
@@ -94,6 +116,16 @@ class CsvRows(RowFormat):
 
     def header(self) -> bytes:
         return b"" if self.shape is None else _csv_line(self.shape)
+
+
+def row_format(output_format: str | None, shape: Any = None) -> RowFormat:
+    """Make what knows an output format, with the columns so far."""
+    if output_format == "parquet":
+        # Only who wants parquet pays for its import.
+        from daskprs.parquet_format import ParquetRows
+
+        return ParquetRows(shape)
+    return CsvRows(shape) if output_format == "csv" else RowFormat(shape)
 
 
 def _csv_line(values: Sequence[str]) -> bytes:

@@ -12,24 +12,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from daskprs.entry_process.wire import Rows
 from daskprs.exceptions import DaskprsError, OutputError, WriteFailedError
 from daskprs.journal import Journal, Record, record_line
+from daskprs.outcome_rows import recorded
 from daskprs.outcomes import Outcome
 from daskprs.output_files import WORK, UnnamedFile
 from daskprs.output_folder import OutputFolder
-from daskprs.row_formats import CsvRows, RowFormat
+from daskprs.row_formats import ColumnsChangedError, row_format
 from daskprs.store_calls import one_line
+from daskprs.store_kind import StoreKind
 
-__all__ = ["JOURNAL", "RowStore"]
+__all__ = ["JOURNAL", "KEPT", "RowStore"]
 
 JOURNAL = f"{WORK}/journal.jsonl"
+KEPT = "kept"
 
 
-class RowStore(ABC):
+class RowStore(StoreKind):
     """Rows and journal of one run in one output folder. For one thread.
 
     Parameters
@@ -56,7 +59,7 @@ class RowStore(ABC):
             )
         self.folder, self.name, self.output_format = folder, name, output_format
         self.journal: Journal | None = None
-        self._format = _row_format(output_format)
+        self._format = row_format(output_format)
         self._rows: list[bytes] = []
         self._lines: list[bytes] = []
         self._buffered = 0
@@ -112,10 +115,12 @@ class RowStore(ABC):
         """
         with self._reporting("written to"):
             old = self.journal
-            if old is not None and old.name != self.name:
+            if old is not None and old.finished is not None:
+                self._forget_rows(old)
+            elif old is not None and old.name != self.name:
                 self.folder.set_aside(f"{old.name}.partial")
             self.journal = Journal(dict(facts), self.name, self.output_format)
-            self._format = _row_format(self.output_format)
+            self._format = row_format(self.output_format)
             self._begin(self.journal)
         self._flushed_records = 0
 
@@ -133,11 +138,39 @@ class RowStore(ABC):
         if (journal.name, journal.output_format) != (self.name, self.output_format):
             raise ValueError("the journal is of another output")
         with self._reporting("written to"):
-            self._format = _row_format(self.output_format, journal.shape)
-            if self.output_format is not None:
-                self.folder.set_aside(self.name)
+            self._format = row_format(self.output_format, journal.shape)
+            self._set_aside_what_is_not_ours(journal)
             self._resume(journal)
         self._flushed_records = len(journal.records)
+
+    def retry(self, facts: Mapping[str, Any]) -> None:
+        """Go on with the journal that `load` has read, also of a finished run.
+
+        The output of a finished run stays until `publish` puts another one in its place.
+
+        Parameters
+        ----------
+        facts : mapping
+            What the run is from now on: `journal.header` of the next `load`.
+
+        Raises
+        ------
+        OutputError
+            Rows of the finished run are not there any more. Nothing was changed.
+        """
+        if self.journal is None:
+            raise ValueError("there is nothing to go on with")
+        with self._reporting("written to"):
+            if self.journal.finished is not None:
+                self.journal = self._bring_back(self.journal)
+            self.resume()
+            self.journal.header, self.journal.retried = dict(facts), len(self.journal.records)
+            self._mark_retry(self.journal)
+
+    def _set_aside_what_is_not_ours(self, journal: Journal) -> None:
+        is_ours = journal.size is not None and self.folder.size(self.name) == journal.size
+        if self.output_format is not None and not is_ours:
+            self.folder.set_aside(self.name)
 
     def _is_published(self, journal: Journal) -> bool:
         if journal.finished is None:
@@ -145,14 +178,17 @@ class RowStore(ABC):
         if journal.size is not None and self.folder.size(journal.name) != journal.size:
             return False
         # Perhaps it was killed between the final name and the end.
-        self._forget(journal)
+        self._tidy(journal)
         return True
 
-    def _forget(self, journal: Journal) -> None:
+    def _tidy(self, journal: Journal) -> None:
         # What cannot be removed now does no harm.
         with contextlib.suppress(OSError):
             self.folder.remove_unfinished()
-            self._forget_rows(journal)
+            if journal.rows == KEPT:
+                self._put_away_rows(journal)
+            else:
+                self._forget_rows(journal)
 
     @contextlib.contextmanager
     def _reporting(self, what: str) -> Iterator[None]:
@@ -168,10 +204,16 @@ class RowStore(ABC):
 
     # Adding
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> Record:
         """Take the rows of a mini-batch that is done, or the fact that it has failed.
 
-        A mini-batch that is reported again after its rows were taken changes nothing.
+        A mini-batch that is reported again after its rows were taken changes nothing, unless it
+        is `again`: then its rows are put among those that were taken.
+
+        Returns
+        -------
+        Record
+            What is known now of the whole mini-batch.
 
         Raises
         ------
@@ -180,28 +222,38 @@ class RowStore(ABC):
         WriteFailedError
         """
         journal = self._begun()
-        if self._is_taken(journal, outcome):
-            return
-        payload, shape = b"", self._format.shape
-        if outcome.rows is not None and self.output_format is not None:
-            payload = self._format.fit(outcome.rows, self._earlier)
+        before = self._taken(journal, outcome)
+        if before is not None and (outcome.failed or not outcome.again):
+            return journal.records[before]
+        known, rows = None, b""
+        if before is not None:
+            known = journal.records[before]
+            rows = b"".join(self._payloads([before])) if known.length else b""
+        shape = self._format.shape
+        try:
+            record, payload = recorded(outcome, known, rows, self._format, self._fit)
+        except ColumnsChangedError:
+            self._format = row_format(self.output_format, shape)
+            raise
         if self._format.shape != shape:
             journal.shape = self._format.shape
             self._shape_changed(journal)
-        length = -1 if outcome.failed else len(payload)
-        total, succeeded = outcome.total, outcome.succeeded_items
-        record = Record(outcome.index, outcome.key, length, total, succeeded)
         journal.records.append(*record)
         self._lines.append(record_line(record))
         self._buffer(payload)
+        return record
 
     @staticmethod
-    def _is_taken(journal: Journal, outcome: Outcome) -> bool:
+    def _taken(journal: Journal, outcome: Outcome) -> int | None:
+        """Return the position of its record, if its rows were taken."""
         records = journal.records
-        before = records.find(outcome.index)
-        if before is None or records.length_at(before) < 0:
-            return False
-        return records.key_at(before) == outcome.key
+        at = records.find(outcome.index)
+        if at is None or records.length_at(at) < 0 or records.key_at(at) != outcome.key:
+            return None
+        return at
+
+    def _fit(self, rows: Rows) -> bytes:
+        return b"" if self.output_format is None else self._format.fit(rows, self._earlier)
 
     def _begun(self) -> Journal:
         if self.journal is None or self.journal.finished is not None:
@@ -262,7 +314,9 @@ class RowStore(ABC):
 
     # The end
 
-    def publish(self, order: Sequence[int] | None, facts: Mapping[str, Any]) -> None:
+    def publish(
+        self, order: Sequence[int] | None, facts: Mapping[str, Any], *, keep: bool = False
+    ) -> None:
         """Give the rows their final name, at once and whole.
 
         Parameters
@@ -272,20 +326,23 @@ class RowStore(ABC):
             rows of all mini-batches as they stand, where an index stands twice its last.
         facts : mapping
             What the run came to, as JSON can hold it: `journal.finished` of the next `load`.
+        keep : bool
+            Leave the rows where `retry` finds them, out of sight.
 
         Raises
         ------
         WriteFailedError
-            Nothing has the final name; the run can go on, or publish again.
+            The final name is not given; the run can go on, or publish again.
         """
         self.flush()
         journal = self._begun()
         if order is not None:
-            _check_order(order, len(journal.records))
+            journal.records.check_order(order)
         with self._writing():
+            journal.rows = KEPT if keep else None
             size = self._commit(journal, order, facts)
-        journal.finished, journal.size = dict(facts), size
-        self._forget(journal)
+        journal.finished, journal.size, journal.retried = dict(facts), size, 0
+        self._tidy(journal)
 
     def _commit(
         self, journal: Journal, order: Sequence[int] | None, facts: Mapping[str, Any]
@@ -293,8 +350,11 @@ class RowStore(ABC):
         if self.output_format is None:
             self._mark_finished(journal, facts, None)
             return None
-        self.folder.set_aside(self.name)
+        self._set_aside_what_is_not_ours(journal)
         with self._final_file(journal, order) as new:
+            if journal.size == new.size:
+                # It would be taken for the new one, should the run be killed after the mark.
+                self.folder.set_aside(self.name)
             # First the mark: it counts once the file has its name.
             self._mark_finished(journal, facts, new.size)
             try:
@@ -336,61 +396,3 @@ class RowStore(ABC):
         flushed = (at for at in journal.records.current() if at < self._flushed_records)
         with self._writing(), self._composed(self.partial_name, flushed) as new:
             new.commit()
-
-    # What every kind of store does in its own way
-
-    @property
-    @abstractmethod
-    def _partial_is_shown(self) -> bool:
-        """Whether the rows stand in the partial file anyway."""
-
-    @abstractmethod
-    def _load(self) -> Journal | None: ...
-
-    @abstractmethod
-    def _begin(self, journal: Journal) -> None: ...
-
-    @abstractmethod
-    def _resume(self, journal: Journal) -> None: ...
-
-    @abstractmethod
-    def _shape_changed(self, journal: Journal) -> None:
-        """Note the columns in the journal."""
-
-    @abstractmethod
-    def _append(self, rows: bytes, lines: list[bytes]) -> None:
-        """Make rows safe, then their records. After an error, nothing has been appended."""
-
-    @abstractmethod
-    def _payloads(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """Give the rows of these records, in their order."""
-
-    @abstractmethod
-    def _mark_finished(
-        self, journal: Journal, facts: Mapping[str, Any], size: int | None
-    ) -> None: ...
-
-    @abstractmethod
-    def _forget_rows(self, journal: Journal) -> None:
-        """Remove rows that stand in the final file now."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of open files, without a flush. Never fails."""
-
-
-def _row_format(output_format: str | None, shape: Any = None) -> RowFormat:
-    if output_format == "parquet":
-        # Only who wants parquet pays for its import.
-        from daskprs.parquet_format import ParquetRows
-
-        return ParquetRows(shape)
-    return CsvRows(shape) if output_format == "csv" else RowFormat(shape)
-
-
-def _check_order(order: Sequence[int], count: int) -> None:
-    seen = bytearray(count)
-    for position in order:
-        if not 0 <= position < count or seen[position]:
-            raise ValueError(f"position {position} of {count} is not there, or there twice")
-        seen[position] = 1

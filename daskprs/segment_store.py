@@ -15,16 +15,20 @@ import uuid
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from daskprs.exceptions import OutputError
 from daskprs.journal import (
     Journal,
+    Records,
     finished_line,
     header_line,
     piece_head_line,
     read_journal,
     read_piece,
     record_line,
+    retry_line,
     shape_line,
 )
 from daskprs.output_files import WORK
@@ -81,14 +85,33 @@ class SegmentStore(RowStore):
             head.header,
             head.name,
             head.output_format,
+            size=head.size,
+            retried=head.retried,
             segments=head.segments,
             output_missing=head.finished is not None,
         )
-        self._run = head.segments
         self._read_segments(journal)
         return journal
 
+    def _bring_back(self, journal: Journal) -> Journal:
+        found = replace(journal, records=Records(), finished=None)
+        self._read_segments(found)
+        if len(found.records) < len(journal.records):
+            raise OutputError(
+                f"the rows of the run before are not in {self.folder.url_of(SEGMENTS)} any more: "
+                "what has failed cannot be run alone."
+            )
+        return found
+
+    def _mark_retry(self, journal: Journal) -> None:
+        lines = [header_line(journal)]
+        if journal.size is not None:
+            lines.append(finished_line({}, journal.size))
+        lines.append(retry_line(journal.header, journal.retried))
+        self.folder.write(JOURNAL, b"".join(lines))
+
     def _read_segments(self, journal: Journal) -> None:
+        self._run = journal.segments or ""
         sizes = self.folder.sizes(SEGMENTS)
         numbers = {name: _number(name, self._run) for name in sizes}
         self._next = 1 + max((n for n in numbers.values() if n is not None), default=-1)
@@ -174,11 +197,15 @@ class SegmentStore(RowStore):
     def _mark_finished(self, journal: Journal, facts: Mapping[str, Any], size: int | None) -> None:
         lines = [header_line(journal), shape_line(journal.shape, 0)]
         lines += map(record_line, journal.records)
-        self.folder.write(JOURNAL, b"".join([*lines, finished_line(facts, size)]))
+        lines.append(finished_line(facts, size, journal.rows))
+        self.folder.write(JOURNAL, b"".join(lines))
 
     def _forget_rows(self, journal: Journal) -> None:
-        self._cache.clear()
+        self._put_away_rows(journal)
         self._remove_segments()
+
+    def _put_away_rows(self, journal: Journal) -> None:
+        self._cache.clear()
         self.folder.remove(f"{journal.name}.partial")
 
     def close(self) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from daskprs.entry_process.host import Reply
+from daskprs.mini_batches import MiniBatch
 from daskprs.pieces import FilePaths
 
-__all__ = ["MOST_CALLS", "Part", "SubRows", "part_of", "split"]
+__all__ = ["MOST_CALLS", "Part", "SubRows", "items_to_run", "part_of", "split"]
 
 MOST_CALLS = 2000
 
@@ -60,6 +61,17 @@ def part_of(piece: Any, start: int, stop: int) -> Any:
     return SubRows(piece, start, stop)
 
 
+def items_to_run(mini_batch: MiniBatch, total: int) -> list[dict[str, Any]]:
+    """Name the items that a mini-batch was to run, which are `total`."""
+    if mini_batch.only is None:
+        return mini_batch.piece.items(total)
+    return [
+        item
+        for start, stop in mini_batch.only
+        for item in part_of(mini_batch.piece, start, stop).items(stop - start)
+    ]
+
+
 @dataclass(frozen=True)
 class Part:
     """Some items of a mini-batch, and what became of them."""
@@ -72,25 +84,31 @@ class Part:
     def total(self) -> int:
         return self.stop - self.start
 
+    @property
+    def succeeded(self) -> int:
+        return min(self.reply.returned, self.total) if self.reply.ok else 0
 
-def split(total: int, try_part: Callable[[int, int], Reply]) -> list[Part]:
+
+def split(total: int, try_part: Callable[[int, int], Reply], *, first: int = 0) -> list[Part]:
     """Find the items that fail, and run all others.
 
     Parameters
     ----------
     total : int
-        Items of the mini-batch, which has failed as a whole.
+        So many items have failed when they were run together.
     try_part : callable
         Runs the items from `start` to `stop`, once.
+    first : int
+        The first of them.
 
     Returns
     -------
     list of Part
-        All items, in their order.
+        All of them, in their order.
     """
     done: list[Part] = []
     calls = 0
-    waiting = list(reversed(_halves(0, total)))
+    waiting = list(reversed(_halves(first, first + total)))
     while waiting:
         start, stop = waiting.pop()
         reply = try_part(start, stop)

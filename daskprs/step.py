@@ -148,8 +148,15 @@ class ParallelRunStep:
         urls = [str(self.output), *(url for dataset in named for url in dataset.urls)]
         return Secrets(options, urls, self.config.environment_variables)
 
-    def submit(self) -> ParallelRun:
+    def submit(self, *, retry_failed: bool = False) -> ParallelRun:
         """Start the run in the background.
+
+        Parameters
+        ----------
+        retry_failed : bool
+            Take up the last run into this output, also a finished one, and run only what has
+            failed in it. The script and its arguments may have changed since; inputs and settings
+            that decide mini-batches and rows may not.
 
         Raises
         ------
@@ -158,11 +165,15 @@ class ParallelRunStep:
             scheduler that cannot be reached: whatever is wrong before any work starts.
         """
         try:
-            return self._submit()
+            return self._submit(retry_failed)
         except DaskprsError as error:
             raise self._secrets().hide_in_error(error).with_traceback(None) from None
 
-    def _submit(self) -> ParallelRun:
+    def _submit(self, retry_failed: bool) -> ParallelRun:
+        if not isinstance(retry_failed, bool):
+            raise ConfigError.of("retry_failed", retry_failed, "True or False")
+        if retry_failed and not self.allow_reuse:
+            raise ConfigError.of("retry_failed", True, "False where allow_reuse is False")
         source = self._check_script()
         folder = self._output_folder()
         check_inputs(self.inputs, self.config, folder)
@@ -180,6 +191,7 @@ class ParallelRunStep:
             arguments=arguments,
             side_inputs=side,
             allow_reuse=self.allow_reuse,
+            retry_failed=retry_failed,
         )
         folder.make()
         lock = Lock(folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Attempt, Outcome
+from daskprs.splitting import items_to_run
 from daskprs.survey_queue import Source
 from daskprs.worker import SurveyFailure
 
@@ -39,18 +40,20 @@ def portable(mini_batch: MiniBatch) -> MiniBatch:
 
 
 def unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:
-    total = failure.items[part]
+    total = _only(mini_batch) or failure.items[part]
     return Outcome(
         index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
         total=total, returned=0, failed=True, rows=None, attempts=(),
-        items=mini_batch.piece.items(total),
+        items=items_to_run(mini_batch, total),
         error=f"{failure.error}\n[mini-batch {mini_batch.index} ({mini_batch.piece})]",
         traceback=failure.traceback,
     )  # fmt: skip
 
 
 def killed(mini_batch: MiniBatch, why: str, tries: int) -> Outcome:
-    total = mini_batch.items if mini_batch.items is not None else mini_batch.piece.count_items()
+    total = _only(mini_batch) or mini_batch.items
+    if total is None:
+        total = mini_batch.piece.count_items()
     now = time.time()
     attempts = tuple(
         Attempt(number, "WORKER_DIED", "", "", "", now, 0.0, 0.0, 0.0, error=why)
@@ -59,5 +62,12 @@ def killed(mini_batch: MiniBatch, why: str, tries: int) -> Outcome:
     return Outcome(
         index=mini_batch.index, key=mini_batch.key, label=str(mini_batch.piece),
         total=total, returned=0, failed=True, rows=None, attempts=attempts,
-        items=mini_batch.piece.items(total), error=f"its Dask workers died: {why}",
+        items=items_to_run(mini_batch, total), error=f"its Dask workers died: {why}",
     )  # fmt: skip
+
+
+def _only(mini_batch: MiniBatch) -> int | None:
+    """Count the items that are to run, where these are not all."""
+    if mini_batch.only is None:
+        return None
+    return sum(stop - start for start, stop in mini_batch.only)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskprs.bad_items import BadItems
 from daskprs.exceptions import OutputError
 from daskprs.journal import (
     Journal,
@@ -24,12 +25,20 @@ from daskprs.journal import (
     read_journal,
     read_piece,
     record_line,
+    retry_line,
     shape_line,
 )
 
 HEADER = header_line(Journal({"script": "score.py"}, "rows.txt", "text"))
 LINES = [HEADER, *(record_line(Record(i, f"key{i}", 10, 3, 2)) for i in range(3))]
 
+numbers = st.integers(0, 2**40)
+bad_items = st.builds(
+    lambda start, more, failed, at, length: BadItems(
+        start, start + failed + more, failed, at, length
+    ),
+    *(numbers, numbers, st.integers(1, 2**40), numbers, numbers),
+)
 records = st.builds(
     Record,
     index=st.one_of(st.integers(0, 5), st.integers(0, 10**9)),
@@ -37,6 +46,7 @@ records = st.builds(
     length=st.integers(-1, 2**40),
     total=st.integers(0, 2**40),
     succeeded=st.integers(0, 2**40),
+    bad_items=st.lists(bad_items, max_size=3).map(tuple),
 )
 
 
@@ -98,6 +108,9 @@ def test_a_journal_cut_anywhere_has_the_records_of_its_whole_lines(end: int) -> 
         b"[9]\n",
         b'[9,"k",1,1]\n',
         b'[9,"k",1,1,1,1]\n',
+        b'[9,"k",1,1,1,[[0,1,1,0]]]\n',
+        b'[9,"k",1,1,1,[[1,1,1,0,0]]]\n',
+        b'[9,"k",1,1,1,[[0,2,3,0,0]]]\n',
         b"[9,7,1,1,1]\n",
         b'[9,"k",1.5,1,1]\n',
         b'["9","k",1,1,1]\n',
@@ -153,10 +166,23 @@ def test_columns_count_only_with_their_header_line() -> None:
     assert (lost.shape, lost.start, len(lost.records)) == (None, 0, 1)
 
 
-def test_a_run_whose_output_is_missing_goes_on_in_front_of_its_last_line() -> None:
-    data = b"".join(LINES)
-    journal = whole(data + finished_line({}, 30), rows_size=30)
-    assert (journal.finished, journal.nbytes) == (None, len(data))
+def test_a_run_whose_output_is_missing_goes_on_with_all_that_has_its_rows() -> None:
+    data = b"".join(LINES) + finished_line({}, 30)
+    journal = whole(data, rows_size=30)
+    assert (journal.finished, len(journal.records), journal.nbytes) == (None, 3, len(data))
+    assert whole(data, rows_size=29).nbytes == sum(map(len, LINES[:-1]))
+
+
+def test_a_retry_takes_back_that_the_run_has_finished() -> None:
+    """From then on it is another run; what its next end says holds again."""
+    facts = {"script": "repaired.py"}
+    data = b"".join(LINES) + finished_line({}, 30, "kept") + retry_line(facts, 3)
+    journal = whole(data)
+    assert (journal.finished, journal.size, journal.rows) == (None, 30, "kept")
+    assert (journal.header, journal.retried, len(journal.records)) == (facts, 3, 3)
+    ended = whole(data + record_line(Record(7, "new", 10, 1, 1)) + finished_line({}, 40))
+    assert (ended.finished, ended.size, ended.rows, ended.retried) == ({}, 40, None, 0)
+    assert ended.header == facts
 
 
 @pytest.mark.parametrize("end", range(0, 70, 3))
