@@ -8,10 +8,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from daskprs.entry_process.host import EntryProcess, Reply, ScriptStart
 from daskprs.entry_process.logs import LogChunk, ProcessLogs
@@ -19,53 +17,21 @@ from daskprs.entry_process.wire import Failed
 from daskprs.entry_script import unpack
 from daskprs.gpus import visible_gpus
 from daskprs.memory_watch import MemoryWatch
-from daskprs.side_inputs import SideInput, SidePath
+from daskprs.script_package import ScriptPackage, SourcePath
+from daskprs.side_inputs import SidePath
 
-__all__ = ["InitGaveUpError", "LogChunk", "ScriptHost", "ScriptPackage", "Slot", "StoppedError"]
+__all__ = [
+    "InitGaveUpError",
+    "LogChunk",
+    "ScriptHost",
+    "ScriptPackage",
+    "Slot",
+    "SourcePath",
+    "StoppedError",
+]
 
 INIT_TRIES = 3
 _IDLE_WAIT = 10.0  # a thread whose process has been killed gives its slot back in milliseconds
-
-
-@dataclass(frozen=True)
-class SourcePath:
-    """An argument that stands for a path inside the source directory, wherever that is.
-
-    Attributes
-    ----------
-    before : str
-        Text in front of the path, such as ``--model=``.
-    """
-
-    relative: str
-    before: str = ""
-
-
-@dataclass(frozen=True)
-class ScriptPackage:
-    """The entry script and all that its processes have in common, ready to travel.
-
-    Attributes
-    ----------
-    archive : bytes or None
-        The packed source directory; None where `folder` can be used in place.
-    """
-
-    token: str
-    script: str
-    folder: str
-    archive: bytes | None = field(repr=False)
-    arguments: tuple[str | SourcePath | SidePath, ...] = ()
-    side_inputs: tuple[SideInput, ...] = field(default=(), repr=False)
-    output_format: str | None = "text"
-    to_csv_options: Mapping[str, Any] = field(default_factory=dict)
-    logging_level: str = "INFO"
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    output_folder: str = ""
-    init_timeout: float = 600.0
-    process_count: int | None = None
-    memory_limit: int | None = None
-    shutdown_timeout: float = 60.0
 
 
 class StoppedError(Exception):
