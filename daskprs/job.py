@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from daskprs.mini_batches import (
 from daskprs.output_folder import OutputFolder
 from daskprs.redaction import Secrets
 from daskprs.script_host import ScriptPackage, SourcePath
-from daskprs.side_inputs import SideInput, SidePath
+from daskprs.side_inputs import SideInput, SideModel, SidePath
 
 __all__ = ["Job"]
 
@@ -45,6 +45,9 @@ class Job:
     ----------
     arguments : tuple
         For the script's ``sys.argv``; paths that every worker has to find are objects.
+    surroundings : mapping
+        Environment variables that tell the script where its run belongs; they do not make it
+        another run.
     token : str
         Of this submission alone: names the worker plugin and the tasks.
     """
@@ -56,6 +59,8 @@ class Job:
     folder: OutputFolder
     arguments: tuple[Argument, ...] = ()
     side_inputs: tuple[SideInput, ...] = ()
+    models: tuple[SideModel, ...] = ()
+    surroundings: Mapping[str, str] = field(default_factory=dict)
     allow_reuse: bool = True
     retry_failed: bool = False
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -76,10 +81,11 @@ class Job:
             archive=None if in_place else self.source.archive(),
             arguments=self.arguments,
             side_inputs=tuple(side.packed(in_place=in_place) for side in self.side_inputs),
+            models=self.models,
             output_format=self.output_format,
             to_csv_options=self.source.to_csv_options(),
             logging_level=config.logging_level,
-            environment=config.environment_variables,
+            environment={**self.surroundings, **config.environment_variables},
             output_folder=self.folder.url,
             init_timeout=config.init_timeout,
             process_count=config.process_count_per_node,
@@ -131,6 +137,7 @@ class Job:
                 "arguments": [repr(argument) for argument in self.arguments],
                 "environment": sorted(self.config.environment_variables.items()),
                 "side_inputs": [side.identity() for side in self.side_inputs],
+                "models": [[m.name, m.version, m.side_input] for m in self.models],
                 **self._settings(),
             }
         )

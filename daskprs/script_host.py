@@ -18,7 +18,7 @@ from daskprs.entry_script import unpack
 from daskprs.gpus import visible_gpus
 from daskprs.memory_watch import MemoryWatch
 from daskprs.script_package import ScriptPackage, SourcePath
-from daskprs.side_inputs import SidePath
+from daskprs.side_inputs import MODELS, SidePath, models_text
 
 __all__ = [
     "InitGaveUpError",
@@ -215,6 +215,8 @@ class ScriptHost:
         sides = self.folder / "side_inputs"
         local = {side.name: side.local_path(sides) for side in package.side_inputs}
 
+        models = {MODELS: models_text(package.models, local)} if package.models else {}
+
         def text(argument: str | SourcePath | SidePath) -> str:
             if isinstance(argument, SourcePath):
                 return f"{argument.before}{source / argument.relative}"
@@ -227,7 +229,7 @@ class ScriptHost:
             output_format=package.output_format,
             to_csv_options=package.to_csv_options,
             logging_level=package.logging_level,
-            environment=package.environment,
+            environment={**package.environment, **models},
             output_folder=package.output_folder,
         )
 

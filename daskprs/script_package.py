@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daskprs.side_inputs import SideInput, SidePath
+from daskprs.side_inputs import SideInput, SideModel, SidePath
 
 __all__ = ["ScriptPackage", "SourcePath"]
 
@@ -41,6 +41,7 @@ class ScriptPackage:
     archive: bytes | None = field(repr=False)
     arguments: tuple[str | SourcePath | SidePath, ...] = ()
     side_inputs: tuple[SideInput, ...] = field(default=(), repr=False)
+    models: tuple[SideModel, ...] = ()
     output_format: str | None = "text"
     to_csv_options: Mapping[str, Any] = field(default_factory=dict)
     logging_level: str = "INFO"

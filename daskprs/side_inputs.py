@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import fsspec
 from daskprs.exceptions import UsageError
 from daskprs.listing import ListedFile, base_folder, is_local, list_files
 
-__all__ = ["SideInput", "SidePath"]
+__all__ = ["MODELS", "NamedModel", "SideInput", "SideModel", "SidePath", "models_text"]
 
 MOST_BYTES = 300 * 1024**2
+MODELS = "DASKPRS_MODELS"  # environment variable: where the models of a step are
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,39 @@ class SidePath:
     """An argument that stands for the local path of a side input, wherever that is."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as a step is given it.
+
+    Attributes
+    ----------
+    content : str, PathLike or FileDataset
+        A file or a folder.
+    """
+
+    name: str
+    version: int
+    content: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SideModel:
+    """A model that every worker has, as the side input with this name."""
+
+    name: str
+    version: int
+    side_input: str
+
+
+def models_text(models: Iterable[SideModel], paths: Mapping[str, str]) -> str:
+    """Tell a script where its models are: JSON of names to versions and local paths."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for model in models:
+        version = {"version": model.version, "path": paths[model.side_input]}
+        found.setdefault(model.name, []).append(version)
+    return json.dumps(found)
 
 
 @dataclass(frozen=True)

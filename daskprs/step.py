@@ -20,11 +20,11 @@ from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
 from daskprs.redaction import Secrets
-from daskprs.side_inputs import SideInput, SidePath
+from daskprs.side_inputs import NamedModel, SideInput, SideModel, SidePath
 from daskprs.targets import check_target
 
 if TYPE_CHECKING:
-    from daskprs.job import Argument
+    from daskprs.job import Argument, Job
     from daskprs.run import ParallelRun
 
 __all__ = ["ParallelRunStep"]
@@ -60,6 +60,9 @@ class ParallelRunStep:
         kept under ``*.previous``.
     storage_options : mapping, optional
         For the store of `output`; see fsspec.
+    models : mapping, optional
+        Names of models to their files or folders, as for `side_inputs`; a script that came from
+        Azure ML finds them by ``Model.get_model_path(name)``.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class ParallelRunStep:
         allow_reuse: bool = True,
         *,
         storage_options: Mapping[str, Any] | None = None,
+        models: Mapping[str, Any] | Sequence[NamedModel] | None = None,
     ) -> None:
         self.name = _check_name(name)
         if not isinstance(parallel_run_config, ParallelRunConfig):
@@ -114,6 +118,7 @@ class ParallelRunStep:
         self.allow_reuse = allow_reuse
         self.side_inputs = _check_side_inputs(side_inputs)
         self.arguments = _check_arguments(arguments)
+        self.models = _check_models(models)
         self._check_script()
 
     def _check_script(self) -> EntryScriptSource:
@@ -165,11 +170,24 @@ class ParallelRunStep:
             scheduler that cannot be reached: whatever is wrong before any work starts.
         """
         try:
-            return self._submit(retry_failed)
+            return self.start(self.make_job(retry_failed=retry_failed))
         except DaskprsError as error:
             raise self._secrets().hide_in_error(error).with_traceback(None) from None
 
-    def _submit(self, retry_failed: bool) -> ParallelRun:
+    def make_job(
+        self, *, retry_failed: bool = False, surroundings: Mapping[str, str] | None = None
+    ) -> Job:
+        """Check all that can be checked before any work starts; starts nothing.
+
+        Parameters
+        ----------
+        surroundings : mapping, optional
+            Environment variables for the script that do not make its run another one.
+
+        Raises
+        ------
+        UsageError
+        """
         if not isinstance(retry_failed, bool):
             raise ConfigError.of("retry_failed", retry_failed, "True or False")
         if retry_failed and not self.allow_reuse:
@@ -179,10 +197,12 @@ class ParallelRunStep:
         check_inputs(self.inputs, self.config, folder)
         # Dask takes a second to import: who has mistyped something is told before.
         from daskprs.job import Job
-        from daskprs.run import ParallelRun
 
         side, arguments = self._arguments(source)
-        job = Job(
+        models = [(f"{number}-model", model) for number, model in enumerate(self.models)]
+        seconds = self.config.progress_update_timeout
+        side += tuple(_side_input(name, model.content, seconds) for name, model in models)
+        return Job(
             name=self.name,
             config=self.config,
             inputs=self.inputs,
@@ -190,11 +210,24 @@ class ParallelRunStep:
             folder=folder,
             arguments=arguments,
             side_inputs=side,
+            models=tuple(SideModel(m.name, m.version, name) for name, m in models),
+            surroundings=dict(surroundings or {}),
             allow_reuse=self.allow_reuse,
             retry_failed=retry_failed,
         )
-        folder.make()
-        lock = Lock(folder)
+
+    def start(self, job: Job) -> ParallelRun:
+        """Start what `make_job` has made, in the background.
+
+        Raises
+        ------
+        OutputError
+            The output folder cannot be used, or is in use.
+        """
+        from daskprs.run import ParallelRun
+
+        job.folder.make()
+        lock = Lock(job.folder)
         lock.acquire()
         try:
             return ParallelRun(job, lock, self.config.compute_target)
@@ -308,6 +341,22 @@ def _check_arguments(arguments: object) -> list[Any]:
     if any(argument is None or "\0" in str(argument) for argument in arguments):
         raise ConfigError.of("arguments", list(arguments), accepted)
     return list(arguments)
+
+
+def _check_models(given: object) -> list[NamedModel]:
+    accepted = "a dict of names to paths, urls or FileDataset, such as {'digits': 'models/digits'}"
+    if given is None:
+        return []
+    if isinstance(given, Mapping):
+        given = [NamedModel(name, 1, content) for name, content in given.items()]
+    if not isinstance(given, list | tuple):
+        raise ConfigError.of("models", given, accepted)
+    for model in given:
+        if not isinstance(model, NamedModel) or not isinstance(model.name, str) or not model.name:
+            raise ConfigError.of("models", given, accepted)
+        if not isinstance(model.content, str | os.PathLike | FileDataset):
+            raise ConfigError.of("models", model.content, accepted)
+    return list(given)
 
 
 def _side_input(name: str, value: Any, seconds: float) -> SideInput:
