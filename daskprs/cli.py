@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskprs._version import __version__
-from daskprs.cli_options import FIELDS, ManyUrls, as_typed, pairs, step_options
+from daskprs.cli_options import FIELDS, ManyUrls, as_typed, step_options, storage_pairs
 from daskprs.exceptions import DaskprsError, RunCanceledError, UsageError
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def plan_command(ctx: click.Context, /, **options: Any) -> None:
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs")
 @click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE",
-              callback=pairs("--storage-option"), help="For the store, see fsspec")  # fmt: skip
-def report_command(output: str, as_json: bool, storage_options: dict[str, str]) -> None:
+              callback=storage_pairs, help="For the store, see fsspec")  # fmt: skip
+def report_command(output: str, as_json: bool, storage_options: dict[str, Any]) -> None:
     """Show what the last run into the folder OUTPUT did."""
     from daskprs.output_folder import OutputFolder
     from daskprs.report import read_report
@@ -198,7 +198,7 @@ def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
     )
 
 
-def _side_inputs(urls: dict[str, str], storage_options: dict[str, str]) -> dict[str, Any] | None:
+def _side_inputs(urls: dict[str, str], storage_options: dict[str, Any]) -> dict[str, Any] | None:
     if not storage_options:
         return urls or None
     from daskprs.datasets import FileDataset

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-__all__ = ["FIELDS", "ManyUrls", "as_typed", "pairs", "step_options"]
+__all__ = ["FIELDS", "ManyUrls", "as_typed", "pairs", "step_options", "storage_pairs"]
 
 # Options of the same name as the field of ParallelRunConfig: (field, type, help).
 FIELDS: list[tuple[str, Any, str]] = [
@@ -72,6 +74,22 @@ def pairs(option: str) -> Callable[..., dict[str, str]]:
         return found
 
     return parse
+
+
+def storage_pairs(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, Any]:
+    """Read ``--storage-option``: true, false and objects of JSON are that, all else is text."""
+    return {n: _typed(text) for n, text in pairs("--storage-option")(ctx, param, given).items()}
+
+
+def _typed(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 class ManyUrls(click.Command):
@@ -144,7 +162,8 @@ def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      callback=pairs("--reader-option"),
                      help="For pandas.read_csv, ...; VALUE may be JSON, as in sep=;"),
         click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE",
-                     callback=pairs("--storage-option"), help="For the store, see fsspec"),
+                     callback=storage_pairs,
+                     help="For the store, see fsspec; true, false and {...} as in JSON"),
         click.option("--side-input", "side_inputs", multiple=True, metavar="NAME=URL",
                      callback=pairs("--side-input"),
                      help="The script gets --NAME <local path>"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -272,3 +273,28 @@ def test_a_key_that_a_script_tells_stands_nowhere(
     texts += [str(error.value), str(run_.report), run_.report.to_json(), plan._repr_html_()]
     texts += [run_.report._repr_html_(), str(plan), *capsys.readouterr(), *run_.notices]
     bucket.assert_nothing_tells_the_secret(*texts)
+
+
+# Options
+
+
+def test_the_command_line_knows_true_false_and_objects(
+    workplace: Any,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Packages take any text for true, and want an object where S3 needs more."""
+    bucket.put({"in/a": b"1"})
+    options = {**bucket.options, "anon": "false", "use_listings_cache": "False"}
+    if bucket.kind == "s3":
+        where = {"endpoint_url": options.pop("endpoint_url"), "region_name": "us-east-1"}
+        options["client_kwargs"] = json.dumps(where)
+    words = ["plan", workplace.script(NAMES), "--files", bucket.url("in/*")]
+    words += [f"--storage-option={name}={text}" for name, text in options.items()]
+    monkeypatch.setattr(sys, "argv", ["daskprs", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert bucket.url("in/a") in out
