@@ -48,9 +48,10 @@ class StoredLogs:
             path = self.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+            self._sent[name] = _state(path)
 
     def send(self, *names: str) -> None:
-        """Send those of these files that are new, or changed since.
+        """Send those of these files that are new, or changed since; remove those that are gone.
 
         Raises
         ------
@@ -76,11 +77,10 @@ class StoredLogs:
 
     def _send(self, name: str) -> None:
         path = self.path / name
-        try:
-            state = path.stat().st_size, path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return
-        if self._sent.get(name) != state:
+        state = _state(path) if path.exists() else None
+        if state is None and self._sent.pop(name, None) is not None:
+            self._folder.remove(name)
+        elif state is not None and self._sent.get(name) != state:
             self._folder.write(name, path.read_bytes())
             self._sent[name] = state
 
@@ -97,3 +97,8 @@ class StoredLogs:
     def close(self) -> None:
         """Remove the local folder."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
