@@ -1,6 +1,7 @@
 """Trials that kill something in the middle of a run, and count what was lost or doubled.
 
     python tests/kills.py --trials 200
+    python tests/kills.py --trials 20 --store s3
 
 A trial is made of its number alone: format, order, what is killed, and when. The run is started
 with one command; after the kills the same command is given until it says that it has completed.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import random
@@ -21,11 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from object_stores import KINDS, Bucket, new_bucket, serve
 
 FILES, ITEMS = 90, 3
 FORMATS = {"text": "txt", "csv": "csv", "jsonl": "jsonl", "parquet": "parquet"}
@@ -143,7 +147,33 @@ def make_input(folder: Path) -> None:
     (folder / "script" / "score.py").write_text(_SCRIPT)
 
 
-def run_trial(trial: Trial, folder: Path, cluster: Cluster) -> dict[str, Any]:
+class Place:
+    """The output folder of a trial, on disk or in a store."""
+
+    def __init__(self, folder: Path, bucket: Bucket | None) -> None:
+        self._folder, self._bucket = folder, bucket
+
+    @property
+    def words(self) -> list[str]:
+        """Options of the command."""
+        if self._bucket is None:
+            return ["--output", str(self._folder)]
+        options = [f"--storage-option={n}={text}" for n, text in self._bucket.options.items()]
+        return ["--output", self._bucket.url(self._folder.name), *options]
+
+    def read(self, name: str) -> bytes:
+        if self._bucket is None:
+            return (self._folder / name).read_bytes()
+        return self._bucket.read(f"{self._folder.name}/{name}") or b""
+
+    def remove(self) -> None:
+        if self._bucket is None:
+            shutil.rmtree(self._folder)
+
+
+def run_trial(
+    trial: Trial, folder: Path, cluster: Cluster, bucket: Bucket | None = None
+) -> dict[str, Any]:
     """Run one trial.
 
     Returns
@@ -151,7 +181,7 @@ def run_trial(trial: Trial, folder: Path, cluster: Cluster) -> dict[str, Any]:
     dict
         ``lost`` and ``doubled`` rows, ``starts`` of the command, ``kills`` that hit.
     """
-    output = folder / f"out-{trial.number}"
+    output = Place(folder / f"out-{trial.number}", bucket)
     starts = kills = 0
     left = list(range(len(trial.victims)))
     deadline = time.monotonic() + 180
@@ -160,7 +190,7 @@ def run_trial(trial: Trial, folder: Path, cluster: Cluster) -> dict[str, Any]:
             cluster.start()
         command = [
             *(str(_BIN / "daskprs"), "run", str(folder / "script/score.py"), "--quiet"),
-            *("--files", str(folder / "input"), "--output", str(output)),
+            *("--files", str(folder / "input"), *output.words),
             *("--mini-batch-size", str(ITEMS), "--output-format", trial.output_format),
             *("--process-count-per-node", "2"),
             *(["--ordered"] if trial.ordered else []),
@@ -188,7 +218,7 @@ def run_trial(trial: Trial, folder: Path, cluster: Cluster) -> dict[str, Any]:
     names = [f"f{number:04d}.bin" for number in range(FILES)]
     if trial.ordered and len(rows) == FILES:
         assert read_rows(output, trial.output_format) == names, f"order of {trial}"
-    shutil.rmtree(output)
+    output.remove()
     return {
         "lost": sum(1 for name in names if not rows[name]),
         "doubled": sum(rows.values()) - len(rows),
@@ -219,14 +249,14 @@ def _strike(
     return min(1, len(found))
 
 
-def read_rows(output: Path, output_format: str) -> list[str]:
+def read_rows(output: Place, output_format: str) -> list[str]:
     """Return the names in the output, in their order."""
-    path = output / f"parallel_run_step.{FORMATS[output_format]}"
+    data = output.read(f"parallel_run_step.{FORMATS[output_format]}")
     if output_format == "parquet":
         import pyarrow.parquet as pq
 
-        return list(pq.read_table(path)["name"].to_pylist())
-    lines = path.read_text().splitlines()
+        return list(pq.read_table(io.BytesIO(data))["name"].to_pylist())
+    lines = data.decode().splitlines()
     if output_format == "csv":
         assert lines[0] == "name,size"
         return [line.split(",")[0] for line in lines[1:]]
@@ -235,24 +265,46 @@ def read_rows(output: Path, output_format: str) -> list[str]:
     return [line.split("'")[3] for line in lines]
 
 
-def run_trials(numbers: range) -> dict[str, Counter[str]]:
+@contextlib.contextmanager
+def store_of(kind: str | None, folder: Path) -> Iterator[Bucket | None]:
+    """Give an empty bucket of a server of its own; None for the disk."""
+    if kind is None:
+        yield None
+        return
+    (folder / "server").mkdir()
+    with serve(kind, folder / "server") as server, new_bucket(server) as bucket:
+        yield bucket
+
+
+def run_trials(numbers: range, store: str | None = None) -> dict[str, Counter[str]]:
     """Run some trials; counts by what was killed first."""
     table: dict[str, Counter[str]] = {}
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     cluster = Cluster(folder)
     try:
-        make_input(folder)
-        for number in numbers:
-            trial = Trial(number)
-            found = run_trial(trial, folder, cluster)
-            counts = table.setdefault(trial.victims[0], Counter())
-            counts.update({**found, "trials": 1})
-            victims = "+".join(trial.victims)
-            sys.stderr.write(f"{number:>5} {trial.output_format:<8} {victims}: {found}\n")
+        with store_of(store, folder) as bucket:
+            make_input(folder)
+            _run_trials(numbers, folder, cluster, bucket, table)
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
     return table
+
+
+def _run_trials(
+    numbers: range,
+    folder: Path,
+    cluster: Cluster,
+    bucket: Bucket | None,
+    table: dict[str, Counter[str]],
+) -> None:
+    for number in numbers:
+        trial = Trial(number)
+        found = run_trial(trial, folder, cluster, bucket)
+        counts = table.setdefault(trial.victims[0], Counter())
+        counts.update({**found, "trials": 1})
+        victims = "+".join(trial.victims)
+        sys.stderr.write(f"{number:>5} {trial.output_format:<8} {victims}: {found}\n")
 
 
 def main() -> int:
@@ -260,8 +312,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--store", choices=KINDS, help="where the output is, instead of the disk")
     args = parser.parse_args()
-    table = run_trials(range(args.first, args.first + args.trials))
+    table = run_trials(range(args.first, args.first + args.trials), args.store)
     columns = ("trials", "kills", "starts", "lost", "doubled")
     print(f"{'killed first':<16}" + "".join(f"{name:>9}" for name in columns))
     total: Counter[str] = Counter()

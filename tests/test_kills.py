@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kills import VICTIMS, run_trials
+from object_stores import KINDS
 
 
 @pytest.mark.chaos
@@ -13,6 +14,16 @@ def test_sixty_seeded_trials_lose_and_double_no_row() -> None:
     table = run_trials(range(1000, 1060))
     assert set(table) == set(VICTIMS)
     assert sum(counts["trials"] for counts in table.values()) == 60
+    assert sum(counts["lost"] + counts["doubled"] for counts in table.values()) == 0
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("store", KINDS)
+def test_trials_with_the_output_in_a_store_lose_and_double_no_row(store: str) -> None:
+    """Twenty: each victim with each format."""
+    table = run_trials(range(2000, 2020), store)
+    assert set(table) == set(VICTIMS)
     assert sum(counts["lost"] + counts["doubled"] for counts in table.values()) == 0
 
 
