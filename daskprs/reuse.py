@@ -50,7 +50,7 @@ def check_retry(job: Job, journal: Journal | None, canceled: Event) -> Journal:
     if changed:
         raise _not_possible(
             f"{' and '.join(changed)} must be as in the earlier run, since its rows stay. Only the "
-            "script, its arguments, its environment and side inputs may change. Run without "
+            "script, its arguments, environment, models and side inputs may change. Run without "
             "retry_failed to begin from the beginning."
         )
     other = _other_mini_batch(job, journal, canceled, may_change_if_failed=True)
