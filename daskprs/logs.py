@@ -44,7 +44,12 @@ _PER_PROCESS = ("Ip Address", "Process", *_SUMMARY_COLUMNS)
 _PER_NODE = ("Ip Address", *_SUMMARY_COLUMNS)
 _NODE_COLUMNS = ("Time", "CPU Percent", "Memory Used Bytes", "Memory Total Bytes")
 _PROCESS_COLUMNS = ("Time", "Process", "Pid", "CPU Seconds", "Memory Bytes")
-_LOG_NAMES = {"stdout": "stdout.txt", "stderr": "stderr.txt", "entry_script_log": "log.txt"}
+_LOG_NAMES = {
+    "stdout": "stdout.txt",
+    "stderr": "stderr.txt",
+    "entry_script_log": "log.txt",
+    "metrics": "metrics.jsonl",
+}
 FAILED_ITEMS = "failed_items.jsonl"
 _MOST_BUFFERED = 1 << 16
 

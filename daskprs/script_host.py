@@ -231,6 +231,8 @@ class ScriptHost:
             logging_level=package.logging_level,
             environment={**package.environment, **models},
             output_folder=package.output_folder,
+            run_id=package.token,
+            side_inputs=local,
         )
 
     def check_not_stopped(self) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daskprs.entry_process import entry_script_api
+from daskprs.entry_process import script_imports
 from daskprs.entry_process.failures import describe
 from daskprs.entry_process.results import materialise, to_rows
 from daskprs.entry_process.script_module import import_script, wants_context
@@ -123,9 +123,9 @@ def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
     if start.logging_level != "DEBUG":
         # Of each file that is read from Azure it would tell two dozen lines.
         logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel("WARNING")
-    entry_script_api.install()
     began = time.perf_counter()
     try:
+        script_imports.install()
         script = import_script(Path(start.script), Path(start.source_directory))
         if not callable(getattr(script, "run", None)):
             raise AttributeError(f"{start.script} has no function run(mini_batch)")
@@ -177,13 +177,15 @@ def _run_one(
         result = materialise(result)
         channel.send(Returned(len(result), time.perf_counter() - began))
         stage = "result"
-        rows = None
+        rows, returned = None, None
         if start.output_format is not None:
             rows = to_rows(result, start.output_format, start.to_csv_options)
+        if message.wants_result:
+            returned = to_rows(result, "pickle", {}).payload
     except BaseException as error:
         return _failed(stage, error, began)
     _flush()
-    return Done(rows)
+    return Done(rows, returned)
 
 
 def _shut_down(script: types.ModuleType) -> Done | Failed:

@@ -1,20 +1,18 @@
-"""``azureml_user.parallel_run.EntryScript``, which entry scripts of Azure ML import."""
+"""``EntryScript``, which entry scripts of Azure ML import, and the facts that it tells."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["FOLDER", "MODULES", "EntryScript", "install", "write_facts"]
+__all__ = ["FOLDER", "EntryScript", "read_facts", "read_variable", "write_facts"]
 
 FOLDER = "DASKPRS_ENTRY_PROCESS"  # environment variable: the private folder of the process
-MODULES = "modules"  # in that folder: what is to be imported from it
 _FACTS = "facts.json"
-_AZURE_MODULES = Path(__file__).parent / "azure_modules"
 
 
 class EntryScript:
@@ -34,10 +32,10 @@ class EntryScript:
     def __new__(cls) -> EntryScript:
         if cls._instance is None:
             cls._instance = super().__new__(cls)
-            cls._instance._fill(_read_facts())
+            cls._instance._fill(read_facts())
         return cls._instance
 
-    def _fill(self, facts: Mapping[str, str]) -> None:
+    def _fill(self, facts: Mapping[str, Any]) -> None:
         self.log_dir = facts.get("log_dir", "")
         self.agent_name = facts.get("agent_name", "")
         self.working_dir = facts.get("working_dir", "")
@@ -53,19 +51,35 @@ class EntryScript:
             self.logger.propagate = False
 
 
-def write_facts(folder: Path, facts: Mapping[str, str]) -> None:
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Leave the facts where the process and all that it starts find them."""
     (folder / _FACTS).write_text(json.dumps(facts), "utf-8")
 
 
-def _read_facts() -> dict[str, str]:
+def read_facts() -> dict[str, Any]:
+    """Return what `write_facts` has left; nothing outside of an entry process."""
     folder = os.environ.get(FOLDER)
     if folder is None:  # a script that is tested by itself
         return {}
-    facts: dict[str, str] = json.loads(Path(folder, _FACTS).read_text("utf-8"))
+    facts: dict[str, Any] = json.loads(Path(folder, _FACTS).read_text("utf-8"))
     return facts
 
 
-def install() -> None:
-    """Make the imports work, here and in what multiprocessing starts, before any other of them."""
-    sys.path[:0] = [str(_AZURE_MODULES), os.path.join(os.environ[FOLDER], MODULES)]
+def read_variable(name: str, default: Any) -> Any:
+    """Return the value of an environment variable that holds JSON, as those of a run do.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or not of the type of `default`.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {name} is not JSON: {error}") from error
+    if not isinstance(value, type(default)):
+        raise ValueError(f"the environment variable {name} is not a JSON {type(default).__name__}")
+    return value

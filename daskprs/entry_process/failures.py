@@ -14,7 +14,11 @@ __all__ = ["MOST_ERROR", "MOST_TRACEBACK", "describe", "shorten"]
 MOST_ERROR = 2_000
 MOST_TRACEBACK = 20_000
 
-_OURS = (str(Path(__file__).parent) + os.sep, "<frozen importlib")
+_OURS = (
+    str(Path(__file__).parent) + os.sep,
+    str(Path(__file__).parents[1] / "azureml") + os.sep,
+    "<frozen importlib",
+)
 
 
 def describe(error: BaseException) -> tuple[str, str]:

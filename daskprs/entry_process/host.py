@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from daskprs.entry_process.logs import ProcessLogs
 from daskprs.entry_process.stacks import format_stacks
 from daskprs.entry_process.stages import Stage
 from daskprs.entry_process.surroundings import (
+    data_references,
     kill_marked,
     link_package,
     link_source,
@@ -68,6 +69,8 @@ class ScriptStart:
     logging_level: str
     environment: Mapping[str, str]
     output_folder: str
+    run_id: str = ""
+    side_inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Reply:
     total: int | None = None
     returned: int = 0
     rows: Rows | None = None
+    result: bytes | None = None
     error: str = ""
     traceback: str = ""
     load_seconds: float = 0.0
@@ -139,9 +143,8 @@ class EntryProcess:
         self._stopped_why = ""
         work = folder / "work"
         script, source = Path(start.script), Path(start.source_directory)
-        environment = make_environment(
-            folder, start.environment, start.output_folder, gpu, has_gpus
-        )
+        given = {**data_references(start.side_inputs), **start.environment}
+        environment = make_environment(folder, given, start.output_folder, gpu, has_gpus)
         with contextlib.ExitStack() as undo:
             undo.callback(self.remove)
             work.mkdir(parents=True)
@@ -150,6 +153,9 @@ class EntryProcess:
             facts = {
                 "log_dir": str(folder / "user_logs"),
                 "log_file": str(logs.entry_script_log),
+                "metrics_file": str(logs.metrics),
+                "run_id": start.run_id,
+                "side_inputs": dict(start.side_inputs),
                 "agent_name": f"{logs.node}-{name}",
                 "working_dir": str(work),
                 "output_dir": start.output_folder,
@@ -210,12 +216,18 @@ class EntryProcess:
         return self._told("INIT_EXCEPTION", answer)
 
     def run(
-        self, piece: object, context: MiniBatchContext, *, load_timeout: float, timeout: float
+        self,
+        piece: object,
+        context: MiniBatchContext,
+        *,
+        load_timeout: float,
+        timeout: float,
+        wants_result: bool = False,
     ) -> Reply:
         """Run one mini-batch; afterwards the process is alive, or `alive` says it is not."""
         known, began = Reply(""), 0.0
         try:
-            answer = self._ask(Run(piece, context), load_timeout, stages.LOAD)
+            answer = self._ask(Run(piece, context, wants_result), load_timeout, stages.LOAD)
             if isinstance(answer, Failed):
                 return self._told("LOAD_EXCEPTION", answer)
             loaded: Loaded = answer
@@ -239,7 +251,7 @@ class EntryProcess:
             told = self._told("RUN_EXCEPTION", answer)
             return replace(told, total=known.total, load_seconds=known.load_seconds)
         done: Done = answer
-        return replace(known, status="RUN_DONE", rows=done.rows)
+        return replace(known, status="RUN_DONE", rows=done.rows, result=done.result)
 
     def shutdown(self, timeout: float) -> Failed | None:
         """Call the script's shutdown() and end the process; what went wrong, if anything."""

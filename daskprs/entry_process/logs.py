@@ -39,10 +39,12 @@ class ProcessLogs:
         self.folder, self.node, self.process = folder, node, process
         self.stdout, self.stderr = folder / "stdout.txt", folder / "stderr.txt"
         self.entry_script_log = folder / "entry_script_log.txt"
+        self.metrics = folder / "metrics.jsonl"
         self._files = {
             "stdout": self.stdout,
             "stderr": self.stderr,
             "entry_script_log": self.entry_script_log,
+            "metrics": self.metrics,
         }
         self._read = dict.fromkeys(self._files, 0)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from daskprs.entry_process.entry_script_api import FOLDER, MODULES
+from daskprs.entry_process.entry_script_api import FOLDER
+from daskprs.entry_process.script_imports import MODULES
 from daskprs.entry_process.script_module import ROOT_PACKAGE
 
-__all__ = ["kill_marked", "link_package", "link_source", "make_environment"]
+__all__ = ["data_references", "kill_marked", "link_package", "link_source", "make_environment"]
 
 # Some folders of scripts hold data too; more links than this would delay every start.
 _MOST_LINKS = 5_000
@@ -38,6 +39,11 @@ def make_environment(
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
     return {**environment, **given, FOLDER: str(folder)}
+
+
+def data_references(side_inputs: Mapping[str, str]) -> dict[str, str]:
+    """Name the local paths of side inputs as Azure ML does."""
+    return {f"AZUREML_DATAREFERENCE_{name}": path for name, path in side_inputs.items()}
 
 
 def link_package(source_directory: Path, folder: Path) -> None:

@@ -70,6 +70,7 @@ class Run:
 
     piece: Any
     context: MiniBatchContext
+    wants_result: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Done:
-    """The mini-batch is done, or shutdown() is."""
+    """The mini-batch is done, or shutdown() is; `result` is what run() returned, pickled."""
 
     rows: Rows | None = None
+    result: bytes | None = None
 
 
 @dataclass(frozen=True)

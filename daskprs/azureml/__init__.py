@@ -1,0 +1,1 @@
+"""The Azure-compatible door: names and signatures of Azure ML, on daskprs."""
