@@ -132,8 +132,10 @@ def test_exactly_what_failed_runs_again(workplace: Any, fault: str) -> None:
     assert not (workplace.output / "parallel_run_step.jsonl.previous").exists()
 
 
-@pytest.mark.parametrize("output_format", ["text", "csv", "jsonl", "parquet"])
-@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    ("output_format", "ordered"),
+    [("text", False), ("csv", True), ("jsonl", False), ("parquet", True)],
+)
 def test_the_output_is_that_of_a_run_in_which_nothing_failed(
     workplace: Any, output_format: str, ordered: bool
 ) -> None:
