@@ -20,9 +20,7 @@ __all__ = ["install", "is_tensorflow_1"]
 
 logger = logging.getLogger("daskprs")
 
-_TENSORFLOW = re.compile(
-    r"tensorflow([-_](gpu|cpu|mkl|eigen))?\s*(\[[^\]]*\])?\s*\(?(?P<wanted>.*)"
-)
+_TENSORFLOW = re.compile(r"tensorflow([-_](gpu|cpu|mkl))?\s*(\[.*\])?\s*\(?(?P<wanted>[=<>~!].*)")
 # Pinned to a version 1, or limited to less than 2; conda has one = where pip has two.
 _PINNED = re.compile(r"(={1,3}|~=|<=)\s*v?1(\.|\s*$|\s*,)")
 _LIMITED = re.compile(r"<\s*v?(1(\.|\s*$|\s*,)|2(\.0)*\.?[a-z0-9]*\s*\)?\s*($|,))")
