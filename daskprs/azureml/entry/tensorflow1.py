@@ -21,9 +21,8 @@ __all__ = ["install", "is_tensorflow_1"]
 logger = logging.getLogger("daskprs")
 
 _TENSORFLOW = re.compile(r"tensorflow([-_](gpu|cpu|mkl))?\s*(\[.*\])?\s*\(?(?P<wanted>[=<>~!].*)")
-# Pinned to a version 1, or limited to less than 2; conda has one = where pip has two.
-_PINNED = re.compile(r"(={1,3}|~=|<=)\s*v?1(\.|\s*$|\s*,)")
-_LIMITED = re.compile(r"<\s*v?(1(\.|\s*$|\s*,)|2(\.0)*\.?[a-z0-9]*\s*\)?\s*($|,))")
+# One of these is enough: a version 1, or less than 2. Conda has one = where pip has two.
+_FIRST = re.compile(r"(={1,3}|~=|<=)\s*1(\..*)?|<\s*(1(\..*)?|2(\.0)*\.?((a|b|rc|dev)\d*)?)")
 
 
 def is_tensorflow_1(requirement: str) -> bool:
@@ -38,8 +37,8 @@ def is_tensorflow_1(requirement: str) -> bool:
     match = _TENSORFLOW.fullmatch(requirement.partition(";")[0].strip().lower())
     if match is None:
         return False
-    wanted = match["wanted"]
-    return bool(_PINNED.search(wanted) or _LIMITED.search(wanted))
+    clauses = match["wanted"].rstrip(") ").split(",")
+    return any(_FIRST.fullmatch(clause.strip()) for clause in clauses)
 
 
 def install() -> None:
