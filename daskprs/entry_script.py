@@ -40,6 +40,8 @@ _NOT_FOR_USERS = {
 }
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "site-packages",
                     "dask-scratch-space", "dask-worker-space"}  # fmt: skip
+WORKSPACE_MARK = ".daskprs-workspace"
+_MARKS = ("pyvenv.cfg", WORKSPACE_MARK)  # of folders that are no part of a script
 
 
 def check_script(script: Path) -> str:
@@ -165,7 +167,7 @@ class EntryScriptSource:
                 if not name.startswith(".")
                 and name not in _SKIPPED_FOLDERS
                 and os.path.join(folder, name) not in skipped
-                and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+                and not any(os.path.exists(os.path.join(folder, name, m)) for m in _MARKS)
             )
             for name in sorted(files):
                 path = Path(folder, name)

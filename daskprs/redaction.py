@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from daskprs.exceptions import DaskprsError
 from daskprs.outcomes import Attempt, Outcome
 
-__all__ = ["Secrets"]
+__all__ = ["Secrets", "has_secret", "is_telling"]
 
 _TELLING = re.compile(
     r"key|secret|token|passw|passphrase|pwd|credential|connection|sas|signature|\bsig\b|auth",
@@ -21,6 +21,16 @@ _TELLING = re.compile(
 # Words with such a name that are no secrets, and would blacken whole texts.
 _PLAIN = re.compile(r"true|false|none|null|yes|no|auto|anon|default|\d{1,5}|.{0,3}", re.IGNORECASE)
 _MASK = "***"
+
+
+def is_telling(name: str) -> bool:
+    """Say whether the name of an option says that its value is a secret."""
+    return _TELLING.search(name) is not None
+
+
+def has_secret(url: str) -> bool:
+    """Say whether a url holds a password or a signature."""
+    return any(_in_url(url))
 
 
 class Secrets:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daskprs.job import Argument, Job
     from daskprs.run import ParallelRun
 
-__all__ = ["ParallelRunStep"]
+__all__ = ["ParallelRunStep", "check_step_name"]
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SIDE_NAME = re.compile(r"[A-Za-z_][\w-]*")
@@ -103,7 +103,7 @@ class ParallelRunStep:
         storage_options: Mapping[str, Any] | None = None,
         models: Mapping[str, Any] | Sequence[NamedModel] | None = None,
     ) -> None:
-        self.name = _check_name(name)
+        self.name = check_step_name(name)
         if not isinstance(parallel_run_config, ParallelRunConfig):
             raise ConfigError.of("parallel_run_config", parallel_run_config, "a ParallelRunConfig")
         self.config = parallel_run_config
@@ -145,9 +145,10 @@ class ParallelRunStep:
         try:
             return Plan.of(self.inputs, self.config)
         except DaskprsError as error:
-            raise self._secrets().hide_in_error(error).with_traceback(None) from None
+            raise self.secrets().hide_in_error(error).with_traceback(None) from None
 
-    def _secrets(self) -> Secrets:
+    def secrets(self) -> Secrets:
+        """What must not stand in any message about the step."""
         named = [dataset for dataset in self.inputs if not isinstance(dataset, FrameDataset)]
         options = [self.storage_options, *(dataset.storage_options for dataset in named)]
         urls = [str(self.output), *(url for dataset in named for url in dataset.urls)]
@@ -172,7 +173,7 @@ class ParallelRunStep:
         try:
             return self.start(self.make_job(retry_failed=retry_failed))
         except DaskprsError as error:
-            raise self._secrets().hide_in_error(error).with_traceback(None) from None
+            raise self.secrets().hide_in_error(error).with_traceback(None) from None
 
     def make_job(
         self, *, retry_failed: bool = False, surroundings: Mapping[str, str] | None = None
@@ -261,7 +262,7 @@ class ParallelRunStep:
         return f"ParallelRunStep({self.name!r}, {self.config.script_path.name})"
 
 
-def _check_name(name: object) -> str:
+def check_step_name(name: object) -> str:
     if not isinstance(name, str) or not 3 <= len(name) <= 32 or not _NAME.fullmatch(name):
         raise ConfigError.of(
             "name",

@@ -1,0 +1,298 @@
+"""ParallelStep: an entry script over the inputs that a pipeline gives it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daskprs.config import ParallelRunConfig
+from daskprs.datasets import FileDataset, TabularDataset, as_dataset
+from daskprs.exceptions import ConfigError
+from daskprs.pipelines.compute import ComputeTarget
+from daskprs.pipelines.data import Data
+from daskprs.pipelines.datastores import DataPath
+from daskprs.pipelines.environments import Environment
+from daskprs.pipelines.models import Model
+from daskprs.pipelines.outputs import OutputFiles, StepOutput
+from daskprs.pipelines.parameters import PipelineParameter, value_of
+from daskprs.step import ParallelRunStep, check_step_name
+from daskprs.targets import check_target
+
+__all__ = ["NamedInput", "ParallelStep"]
+
+_WHOLE_NUMBERS = ("node_count", "process_count_per_node", "run_max_try", "run_invocation_timeout")
+_PARAMETERS = (*_WHOLE_NUMBERS, "mini_batch_size", "logging_level", "partition_keys")
+# Options that Azure ML adds to those of the script.
+_FLAGS = ("logging_level", "partition_keys", "output", "mini_batch_size", "error_threshold",
+          "output_action", "append_row_file_name", "run_invocation_timeout", "run_max_try",
+          "process_count_per_node")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NamedInput:
+    """An input under a name of its own.
+
+    Parameters
+    ----------
+    name : str
+    source : Data, StepOutput, PipelineParameter, FileDataset or TabularDataset
+    """
+
+    name: str
+    source: Any
+
+
+class ParallelStep:
+    """An entry script over the inputs that a pipeline gives it.
+
+    Parameters
+    ----------
+    name : str
+        As for `daskprs.ParallelRunStep`.
+    config : ParallelRunConfig
+        Its `compute_target` may be a `ComputeTarget`, its `environment` an `Environment`.
+    inputs : list
+        Of `Data`, of outputs of other steps, of what `daskprs.ParallelRunStep` takes, of
+        parameters with such values, or of these as `NamedInput`.
+    output : StepOutput, optional
+    side_inputs : list, optional
+        As `inputs`, for what every worker reads as a whole.
+    arguments : list, optional
+        For ``sys.argv`` of the script. Data become the local path, an output its folder, a
+        parameter its value.
+    allow_reuse : bool
+        Take over a finished run with the same settings, script and inputs, or go on with an
+        unfinished one.
+    models : list, optional
+        Models, or their names in the workspace.
+    parameters : mapping, optional
+        Settings of `config` that are given at submission: their names to parameters.
+    adds_azure_flags : bool
+        Give the script the options that Azure ML adds, those of them that its text names.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> from daskprs import ParallelRunConfig
+    >>> from daskprs.pipelines import Data, ParallelStep, PipelineParameter, StepOutput
+    >>> import pathlib, tempfile
+    >>> script = pathlib.Path(tempfile.mkdtemp(), "score.py")
+    >>> _ = script.write_text("def run(mini_batch): return mini_batch")
+    >>> ParallelStep(
+    ...     "score",
+    ...     ParallelRunConfig(entry_script=script),
+    ...     inputs=[Data.files("images")],
+    ...     output=StepOutput("scores"),
+    ...     parameters={"mini_batch_size": PipelineParameter("size", 5)},
+    ... )
+    ParallelStep('score')
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ParallelRunConfig,
+        inputs: Sequence[Any],
+        output: StepOutput | None = None,
+        *,
+        side_inputs: Sequence[Any] | None = None,
+        arguments: Sequence[Any] | None = None,
+        allow_reuse: bool = True,
+        models: Sequence[Model | str] | None = None,
+        parameters: Mapping[str, PipelineParameter] | None = None,
+        adds_azure_flags: bool = False,
+    ) -> None:
+        self.name = check_step_name(name)
+        if not isinstance(config, ParallelRunConfig):
+            raise ConfigError.of("parallel_run_config", config, "a ParallelRunConfig")
+        self.config, self.parameters = config, dict(parameters or {})
+        if not set(self.parameters) <= set(_PARAMETERS):
+            raise ConfigError.of("parameters", list(self.parameters), f"some of {_PARAMETERS}")
+        self.settings({})  # with the default values
+        if not isinstance(config.compute_target, ComputeTarget):
+            check_target(config.compute_target)
+        self.inputs = _as_list("inputs", inputs)
+        if not self.inputs:
+            raise ConfigError.of("inputs", inputs, "a list with at least one input")
+        self.side_inputs = _as_list("side_inputs", side_inputs or ())
+        self.arguments = _as_list("arguments", arguments or ())
+        if output is None and config.output_action != "summary_only":
+            raise ConfigError.of("output", None, "a StepOutput, such as StepOutput('scores')")
+        if output is not None and not isinstance(output, StepOutput):
+            raise ConfigError.of("output", output, "a StepOutput, such as StepOutput('scores')")
+        self.output = output or StepOutput(name)
+        if not isinstance(allow_reuse, bool):
+            raise ConfigError.of("allow_reuse", allow_reuse, "True or False")
+        self.allow_reuse = allow_reuse
+        self.models = _as_list("models", models or ())
+        for model in self.models:
+            if not isinstance(model, Model | str):
+                raise ConfigError.of("models", model, "a list of models, or of their names")
+        self.adds_azure_flags = adds_azure_flags
+        for value in (*self.inputs, *self.side_inputs):
+            _check_source(value)
+
+    # What a pipeline asks
+
+    def all_parameters(self) -> Iterator[PipelineParameter]:
+        yield from self.parameters.values()
+        for thing in (*self.inputs, *self.side_inputs, *self.arguments):
+            source = _source(thing)
+            if isinstance(source, PipelineParameter):
+                yield source
+
+    def needs(self) -> Iterator[StepOutput]:
+        """Tell the outputs of other steps that this one reads."""
+        for thing in (*self.inputs, *self.side_inputs, *self.arguments):
+            source = _source(thing)
+            output = source.output if isinstance(source, OutputFiles) else source
+            if isinstance(output, StepOutput) and output is not self.output:
+                yield output
+
+    @property
+    def environment(self) -> Environment | None:
+        environment = self.config.environment
+        return environment if isinstance(environment, Environment) else None
+
+    # At submission
+
+    def settings(self, values: Mapping[str, Any]) -> ParallelRunConfig:
+        """Put the values of the parameters into the settings.
+
+        Raises
+        ------
+        ConfigError
+        """
+        changes = {
+            field: _as_setting(field, value_of(parameter, values))
+            for field, parameter in self.parameters.items()
+        }
+        variables = dict(self.environment.variables) if self.environment is not None else {}
+        variables.update(self.config.environment_variables)
+        return self.config.with_changes(**changes, environment_variables=variables)
+
+    def build(
+        self,
+        config: ParallelRunConfig,
+        values: Mapping[str, Any],
+        places: Mapping[StepOutput, DataPath],
+        models: Sequence[Model],
+    ) -> ParallelRunStep:
+        """Make what runs, of the values of parameters and the places of outputs.
+
+        Parameters
+        ----------
+        places : mapping
+            Where each output is, also that of this step.
+        """
+        opened = _Opened(values, places)
+        place = places[self.output]
+        arguments = [opened.argument(thing) for thing in self.arguments]
+        if self.adds_azure_flags:
+            arguments += self._azure_flags(config, place.url, arguments)
+        return ParallelRunStep(
+            self.name,
+            config,
+            inputs=[opened.dataset(thing) for thing in self.inputs],
+            output=place.url,
+            side_inputs=[opened.side_input(thing) for thing in self.side_inputs],
+            arguments=arguments,
+            allow_reuse=self.allow_reuse,
+            storage_options=place.storage_options,
+            models=[model.as_input() for model in models],
+        )
+
+    @staticmethod
+    def _azure_flags(config: ParallelRunConfig, output: str, arguments: Sequence[Any]) -> list[str]:
+        text = config.script_path.read_text("utf-8", "replace")
+        given = {str(argument).partition("=")[0] for argument in arguments}
+        flags: list[str] = []
+        for name in _FLAGS:
+            value = output if name == "output" else getattr(config, name)
+            named = re.search(rf"""["']--{name}["']""", text) is not None
+            if named and f"--{name}" not in given and value is not None:
+                flags += [f"--{name}", json.dumps(value) if isinstance(value, list) else str(value)]
+        return flags
+
+    def __repr__(self) -> str:
+        return f"ParallelStep({self.name!r})"
+
+
+class _Opened:
+    """What stands for data becomes data; the same thing becomes the same object."""
+
+    def __init__(self, values: Mapping[str, Any], places: Mapping[StepOutput, DataPath]) -> None:
+        self._values, self._places = values, places
+        self._side: dict[int, FileDataset | str] = {}
+        self._kept: list[Any] = []  # so that no id is given twice
+
+    def _value(self, thing: Any) -> Any:
+        source = value_of(_source(thing), self._values)
+        return _source(source)
+
+    def dataset(self, thing: Any) -> Any:
+        value = self._value(thing)
+        if isinstance(value, StepOutput):
+            value = value.as_files()
+        name = thing.name if isinstance(thing, NamedInput) else None
+        if isinstance(value, OutputFiles):
+            name = name or value.name or value.output.name
+            value = value.data(self._places[value.output])
+        return value.open(name) if isinstance(value, Data) else as_dataset(value)
+
+    def side_input(self, thing: Any) -> FileDataset | str:
+        value = self._value(thing)
+        if id(value) not in self._side:
+            self._kept.append(value)
+            self._side[id(value)] = self._opened_side(value)
+        return self._side[id(value)]
+
+    def _opened_side(self, value: Any) -> FileDataset | str:
+        if isinstance(value, OutputFiles | StepOutput):
+            output = value.output if isinstance(value, OutputFiles) else value
+            place = self._places[output]
+            return FileDataset(place.url, storage_options=place.storage_options)
+        if isinstance(value, Data):
+            value = value.open()
+        if isinstance(value, TabularDataset):
+            return FileDataset(value.urls, storage_options=value.storage_options)
+        return value if isinstance(value, FileDataset) else str(value)
+
+    def argument(self, thing: Any) -> Any:
+        value = self._value(thing)
+        if id(value) in self._side or isinstance(value, Data | FileDataset | TabularDataset):
+            return self.side_input(thing)
+        if isinstance(value, OutputFiles | StepOutput):
+            output = value.output if isinstance(value, OutputFiles) else value
+            return self._places[output].url
+        return value
+
+
+def _source(thing: Any) -> Any:
+    return thing.source if isinstance(thing, NamedInput) else thing
+
+
+def _check_source(thing: Any) -> None:
+    value = _source(thing)
+    if isinstance(value, PipelineParameter):
+        value = _source(value.default_value)
+    if not isinstance(value, Data | OutputFiles | StepOutput | FileDataset | str):
+        as_dataset(value)
+
+
+def _as_list(field: str, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
+        raise ConfigError.of(field, value, "a list")
+    return list(value)
+
+
+def _as_setting(field: str, value: Any) -> Any:
+    """Read a whole number that came as text, as parameters of a pipeline often do."""
+    is_number = field in _WHOLE_NUMBERS and isinstance(value, str) and value.strip().isdigit()
+    return int(value) if is_number else value
