@@ -1,0 +1,1 @@
+"""Compares daskprs with what else a user would take, in one run on one machine."""
