@@ -232,7 +232,8 @@ class ScriptHost:
             environment={**package.environment, **models},
             output_folder=package.output_folder,
             run_id=package.token,
-            side_inputs=local,
+            # Those that nobody has named, such as models, begin with a digit.
+            side_inputs={name: path for name, path in local.items() if not name[0].isdigit()},
         )
 
     def check_not_stopped(self) -> None:
