@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # would break a line of a table
 _COMPLETED, _FAILED, _USAGE, _INTERRUPTED_CODE = 0, 1, 2, 130
 
 # Parameters of TabularDataset that have options of their own here.
@@ -50,12 +52,12 @@ class _Interrupted(_Failed):
 
 
 @contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
+def _told_plainly(urls: str = "") -> Iterator[None]:
     """Tell what is wrong before any work starts in a line or two."""
     try:
         yield
     except UsageError as error:
-        raise _WrongUsage(as_typed(str(error))) from None
+        raise _WrongUsage(as_typed(str(error), urls)) from None
     except RunCanceledError as error:
         raise _Interrupted(str(error)) from None
     except DaskprsError as error:
@@ -78,6 +80,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file name, or an error of a script, need not be text that the terminal can show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Until a run waits for its end, SIGTERM ends the command as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = commands.main(prog_name="daskprs", standalone_mode=False)
     except click.UsageError as error:
@@ -89,9 +93,12 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        if "daskprs.run" in sys.modules:
-            # Ctrl-C may have come in the moment between the start of a run and the wait for it.
-            sys.modules["daskprs.run"].cancel_all()
+        # Ctrl-C may have come in the moment between the start of a run and the wait for it.
+        run = sys.modules.get("daskprs.run")
+        if run is not None and run.cancel_all():
+            click.echo("Canceled. The same command goes on from what is written.", err=True)
+        else:
+            click.echo("Canceled before any work started.", err=True)
         sys.exit(_INTERRUPTED_CODE)
     sys.exit(code if isinstance(code, int) else _COMPLETED)
 
@@ -113,11 +120,12 @@ def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **option
     The same command again goes on with an unfinished run, or reuses a finished one; with
     --retry-failed it runs again what has failed in it.
     """
+    urls = _option_of_inputs(ctx, options)
     if not options["output"]:
         raise click.UsageError("--output is missing: give a folder, such as --output out", ctx)
     if retry_failed and options["no_reuse"]:
         raise click.UsageError("--retry-failed and --no-reuse exclude each other", ctx)
-    with _told_plainly():
+    with _told_plainly(urls):
         step = _make_step(ctx, options)
         run = step.submit(retry_failed=retry_failed)
     same = "The same command without --no-reuse" if options["no_reuse"] else "The same command"
@@ -134,12 +142,13 @@ def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **option
 def plan_command(ctx: click.Context, /, **options: Any) -> None:
     """Show the mini-batches that would run; reads no data."""
     options["output"] = options["output"] or "out"
-    with _told_plainly():
+    with _told_plainly(_option_of_inputs(ctx, options)):
         plan = _make_step(ctx, options).plan()
     click.echo("mini-batch\titems\tbytes\tinput")
     for row in plan.rows():
         # As bytes: a file name need not be text that the terminal can show.
-        click.echo("\t".join(row).encode("utf-8", "surrogateescape"))
+        cells = (_CONTROL.sub(lambda found: repr(found[0])[1:-1], cell) for cell in row)
+        click.echo("\t".join(cells).encode("utf-8", "surrogateescape"))
     click.echo(plan.summary)
 
 
@@ -158,15 +167,21 @@ def report_command(output: str, as_json: bool, storage_options: dict[str, Any]) 
     click.echo(report.to_json() if as_json else str(report))
 
 
-def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
+def _option_of_inputs(ctx: click.Context, options: dict[str, Any]) -> str:
     files, tabular = options["files"], options["tabular"]
     if bool(files) == bool(tabular):
         wrong = "exclude each other" if files else "are both missing"
         raise click.UsageError(
             f"--files and --tabular {wrong}: give one of them, such as --files 'images/*.png'", ctx
         )
-    if files and (options["reader_options"] or options["format_"]):
-        raise click.UsageError("--reader-option and --format are for --tabular only", ctx)
+    for name, option in (("reader_options", "--reader-option"), ("format_", "--format")):
+        if files and options[name]:
+            raise click.UsageError(f"{option} is for --tabular only", ctx)
+    return "--files" if files else "--tabular"
+
+
+def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
+    files, tabular = options["files"], options["tabular"]
     config = _make_config(options)
     from daskprs.entry_script import check_script
 
@@ -187,7 +202,7 @@ def _make_step(ctx: click.Context, options: dict[str, Any]) -> ParallelRunStep:
             raise click.UsageError(f"--reader-option {name} is no option of a pandas reader", ctx)
         dataset = TabularDataset(list(tabular), format=options["format_"], **shared, **reader)
     return ParallelRunStep(
-        name=options["name"] or _name_of(config.script_path.stem),
+        name=_name_of(config.script_path.stem) if options["name"] is None else options["name"],
         parallel_run_config=config,
         inputs=[dataset],
         output=options["output"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -47,13 +48,14 @@ _OTHER_NAMES = {
     "format": "--format",
     "name": "--name",
     "output": "--output",
-    "urls": "--files or --tabular",
 }
 
 
-def as_typed(message: str) -> str:
-    """Name the options as they were typed."""
+def as_typed(message: str, urls: str = "--files or --tabular") -> str:
+    """Name the options as they were typed; `urls` is the one that has the inputs."""
     names = {name: f"--{name.replace('_', '-')}" for name, _, _ in FIELDS} | _OTHER_NAMES
+    names["urls"] = urls
+    message = message.replace("None, a distributed.Client, a Dask cluster object, or ", "")
     field, mark, rest = message.partition("=")
     if mark and field in names:
         message = f"{names[field]}{mark}{rest}"
@@ -61,7 +63,7 @@ def as_typed(message: str) -> str:
     return message.replace("retry_failed", "--retry-failed")
 
 
-def pairs(option: str) -> Callable[..., dict[str, str]]:
+def pairs(option: str, form: str = "NAME=VALUE") -> Callable[..., dict[str, str]]:
     """Make the reader of an option ``NAME=VALUE`` that can be given many times."""
 
     def parse(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -69,7 +71,7 @@ def pairs(option: str) -> Callable[..., dict[str, str]]:
         for text in given:
             name, mark, value = text.partition("=")
             if not mark or not name:
-                raise click.UsageError(f"{option} {text!r} is not of the form NAME=VALUE")
+                raise click.UsageError(f"{option} {text!r} is not of the form {form}")
             found[name] = value
         return found
 
@@ -104,6 +106,7 @@ class ManyUrls(click.Command):
             cut = args.index("--")
             head, rest = args[:cut], args[cut + 1 :]
         ctx.meta["arguments"] = rest
+        self._refuse_repeated(ctx, head)
         try:
             return super().parse_args(ctx, self._one_url_an_option(ctx, head))
         except click.MissingParameter as error:
@@ -121,6 +124,13 @@ class ManyUrls(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def _refuse_repeated(self, ctx: click.Context, given: list[str]) -> None:
+        words = Counter(word.partition("=")[0] for word in given)
+        for param in self.params:
+            times = sum(words[name] for name in param.opts if name.startswith("--"))
+            if times > 1 and isinstance(param, click.Option) and not param.multiple:
+                raise click.UsageError(f"{param.opts[0]} is given {times} times: give one", ctx)
 
     def _one_url_an_option(self, ctx: click.Context, given: list[str]) -> list[str]:
         words, option, is_waiting = [], "", False
@@ -165,7 +175,7 @@ def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      callback=storage_pairs,
                      help="For the store, see fsspec; true, false and {...} as in JSON"),
         click.option("--side-input", "side_inputs", multiple=True, metavar="NAME=URL",
-                     callback=pairs("--side-input"),
+                     callback=pairs("--side-input", "NAME=URL"),
                      help="The script gets --NAME <local path>"),
         click.option("--env", multiple=True, metavar="NAME=VALUE", callback=pairs("--env"),
                      help="Environment variable of the script"),

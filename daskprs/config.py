@@ -21,6 +21,7 @@ DEFAULT_ROW_FILE = "parallel_run_step.txt"
 
 _UNITS = {"": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
 _SIZE = re.compile(r"\s*([0-9]+)\s*(KB|MB|GB)?\s*", re.IGNORECASE)
+_TAKEN_NAMES = ("logs", ".daskprs")
 _FORBIDDEN_IN_NAME = set('~"#%&*:<>?/\\{|}') | {chr(c) for c in range(32)}
 _SUFFIXES = {"text": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
 
@@ -88,11 +89,13 @@ def check_file_name(name: str, value: object) -> str:
         or not value.strip()
         or value in {".", ".."}
         or set(value) & _FORBIDDEN_IN_NAME
+        or value.lower().partition(".previous")[0] in _TAKEN_NAMES
     ):
         raise ConfigError.of(
             name,
             value,
-            'a bare file name without any of ~ " # % & * : < > ? / \\ { | }, such as "rows.txt"',
+            'a bare file name without any of ~ " # % & * : < > ? / \\ { | }, such as "rows.txt"; '
+            "logs and .daskprs are folders beside it",
         )
     return value
 

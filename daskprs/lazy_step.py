@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskprs.arguments import as_argument, check_arguments
 from daskprs.attempts import Limits, try_mini_batch
 from daskprs.config import ParallelRunConfig
 from daskprs.conform import DoesNotFitError, fit_result
@@ -50,10 +51,8 @@ def ship(config: ParallelRunConfig, arguments: Sequence[Any]) -> ShippedScript:
     """
     from dask.base import tokenize
 
-    from daskprs.step import _argument, _check_arguments
-
     source = EntryScriptSource.of(config.script_path, config.source_path)
-    given = tuple(_argument(str(argument), source) for argument in _check_arguments(arguments))
+    given = tuple(as_argument(str(argument), source) for argument in check_arguments(arguments))
     facts = [source.relative, source.code_token(), source.data_files(), given]
     settings = [config.environment_variables, config.init_timeout, config.process_count_per_node]
     return ShippedScript(

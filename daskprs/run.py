@@ -34,6 +34,7 @@ class ParallelRun:
 
     def __init__(self, job: Job, lock: Lock, compute_target: object) -> None:
         self._execution = Execution(job, lock, compute_target)
+        self._is_told = False  # somebody knows how it has ended
         self._thread = threading.Thread(target=self._work, name=f"daskprs-{job.name}", daemon=True)
         _running.add(self)
         self._thread.start()
@@ -117,6 +118,7 @@ class ParallelRun:
             raise
         if not ended:
             raise TimeoutError(f"the run {self.name!r} has not ended within {timeout:g} s.")
+        self._is_told = True
         error = self._execution.error
         if error is not None and raise_on_error:
             # The frames of our thread say nothing to the user.
@@ -142,17 +144,20 @@ class ParallelRun:
 _running: weakref.WeakSet[ParallelRun] = weakref.WeakSet()
 
 
-def cancel_all() -> None:
-    """Cancel every run of this process."""
-    for run in list(_running):
+def cancel_all() -> int:
+    """Cancel every run of this process; return how many there were."""
+    runs = list(_running)
+    for run in runs:
+        run._is_told = True
         run.cancel()
+    return len(runs)
 
 
 def _wait_for_all() -> None:
     """A script that ends without waiting gets its runs done."""
     for run in [run for run in _running if run._thread.is_alive()]:
         run._thread.join()
-        if run._execution.error is not None:
+        if run._execution.error is not None and not run._is_told:
             logger.error("the run %r is %s. %s", run.name, run.status, run._execution.error)
 
 

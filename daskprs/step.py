@@ -6,16 +6,15 @@ import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskprs.arguments import as_argument, check_arguments
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, FrameDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
-from daskprs.exceptions import ConfigError, DaskprsError
+from daskprs.exceptions import ConfigError, DaskprsError, InputNotFoundError
 from daskprs.input_checks import check_inputs, first_file
-from daskprs.listing import is_local
 from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
@@ -117,7 +116,7 @@ class ParallelRunStep:
             raise ConfigError.of("allow_reuse", allow_reuse, "True or False")
         self.allow_reuse = allow_reuse
         self.side_inputs = _check_side_inputs(side_inputs)
-        self.arguments = _check_arguments(arguments)
+        self.arguments = check_arguments(arguments)
         self.models = _check_models(models)
         self._check_script()
 
@@ -252,7 +251,7 @@ class ParallelRunStep:
                 side.append(_side_input(f"{len(arguments)}-argument", argument, seconds))
                 arguments.append(SidePath(side[-1].name))
             else:
-                arguments.append(_argument(argument, source))
+                arguments.append(as_argument(argument, source))
         for name, _, is_named in self.side_inputs:
             if is_named and SidePath(name) not in arguments:
                 arguments += [f"--{name}", SidePath(name)]
@@ -322,7 +321,7 @@ def _check_side_inputs(given: object) -> list[tuple[str, Any, bool]]:
     if isinstance(given, Mapping):
         named = [(name, value, True) for name, value in given.items()]
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        named = [(f"side{number}", value, False) for number, value in enumerate(given)]
+        named = [(_own_name(value) or f"side{n}", value, False) for n, value in enumerate(given)]
     else:
         raise ConfigError.of("side_inputs", given, accepted)
     for name, value, _ in named:
@@ -330,18 +329,16 @@ def _check_side_inputs(given: object) -> list[tuple[str, Any, bool]]:
             raise ConfigError.of("side_inputs", name, "a name such as 'vocabulary' for each")
         if not isinstance(value, str | os.PathLike | FileDataset):
             raise ConfigError.of("side_inputs", value, accepted)
+    names = [name for name, _, _ in named]
+    if len(set(names)) < len(names):
+        raise ConfigError.of("side_inputs", names, "inputs of different names")
     return named
 
 
-def _check_arguments(arguments: object) -> list[Any]:
-    if arguments is None:
-        return []
-    accepted = "a list for the script's sys.argv, such as ['--model', 'model.joblib']"
-    if isinstance(arguments, str | bytes | Mapping) or not isinstance(arguments, Sequence):
-        raise ConfigError.of("arguments", arguments, accepted)
-    if any(argument is None or "\0" in str(argument) for argument in arguments):
-        raise ConfigError.of("arguments", list(arguments), accepted)
-    return list(arguments)
+def _own_name(value: object) -> str | None:
+    if isinstance(value, FileDataset) and value.name != value.urls[0]:
+        return value.name if _SIDE_NAME.fullmatch(value.name) else None
+    return None
 
 
 def _check_models(given: object) -> list[NamedModel]:
@@ -365,7 +362,10 @@ def _side_input(name: str, value: Any, seconds: float) -> SideInput:
     urls = value.urls if isinstance(value, FileDataset) else (os.fspath(value),)
     if len(urls) != 1:
         raise ConfigError.of("side_inputs", value, "a FileDataset of one file, folder or glob")
-    first_file(urls[0], options, seconds=seconds)
+    try:
+        first_file(urls[0], options, seconds=seconds)
+    except InputNotFoundError as error:
+        raise InputNotFoundError(f"side_inputs={name!r}: {error}") from error
     return SideInput.find(name, urls[0], options)
 
 
@@ -374,25 +374,3 @@ def _is_same(side_input: Any, argument: Any) -> bool:
     if isinstance(side_input, FileDataset) or isinstance(argument, FileDataset):
         return side_input is argument
     return isinstance(argument, str | os.PathLike) and os.fspath(side_input) == os.fspath(argument)
-
-
-def _argument(given: Any, source: EntryScriptSource) -> Argument:
-    """Make the relative path of a file that exists good for any working directory."""
-    from daskprs.script_host import SourcePath
-
-    text = str(given)
-    option, mark, value = text.partition("=")
-    if mark and text.startswith("--"):
-        inner, before = _argument(value, source), f"{option}="
-        if isinstance(inner, SourcePath):
-            return replace(inner, before=before)
-        return f"{before}{inner}"
-    looks_like_path = "/" in text or os.sep in text or bool(Path(text).suffix)
-    if not isinstance(given, os.PathLike) and (text.startswith("-") or not looks_like_path):
-        return text
-    for base in (Path.cwd(), source.folder) if is_local(text) else ():
-        path = Path(os.path.abspath(base / text))
-        if path.exists():
-            inside = path.is_relative_to(source.folder) and path != source.folder
-            return SourcePath(str(path.relative_to(source.folder))) if inside else str(path)
-    return text

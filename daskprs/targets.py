@@ -33,7 +33,8 @@ _ANSWER_SECONDS = 60.0
 _VERSION = "daskprs.worker:__version__"
 LEASE_SECONDS = 60.0
 _DASHBOARD_PORT = 8787
-_ADDRESS = re.compile(r"\w+://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
+_PROTOCOLS = "tcp|tls|ws|wss|ucx|ucxx"
+_ADDRESS = re.compile(rf"({_PROTOCOLS})://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
     for name in ("distributed.utils_perf", "distributed.shuffle"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings():
         # Somebody may take the dashboard's port in this moment: then it gets another one.
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
         cluster = LocalCluster(
@@ -230,14 +231,41 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
             memory_limit=0,
             dashboard_address=_dashboard_address(),
             worker_dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
+            silence_logs=False,
         )
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with _QUIET, cluster, Client(cluster, set_as_default=False) as client:
         dashboard = None
         if importlib.util.find_spec("bokeh") is not None:
             port = cluster.scheduler.services["dashboard"].port
             dashboard = f"http://127.0.0.1:{port}/status"
         yield client, dashboard
+
+
+class _Quiet:
+    """Keeps Dask's log to errors while at least one local cluster is there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._levels = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                from distributed.utils import silence_logging_cmgr
+
+                for root in ("distributed", "bokeh"):
+                    self._levels.enter_context(silence_logging_cmgr(logging.ERROR, root))
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._levels.close()
+
+
+_QUIET = _Quiet()
 
 
 def _dashboard_address() -> str:

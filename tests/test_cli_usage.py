@@ -47,7 +47,7 @@ WRONG = {
     "": "command",
     "frob": "frob",
     "run": "SCRIPT",
-    "run s.py": "--output",
+    "run s.py": "--files",
     "run s.py --files in": "--output",
     "run s.py --output out": "--files",
     "run s.py --files --output out": "--files",
@@ -68,6 +68,11 @@ WRONG = {
     f"{RUN} --output-action append": "append",
     f"{RUN} --output-format xls": "xls",
     f"{RUN} --append-row-file-name a/b": "a/b",
+    f"{RUN} --append-row-file-name logs": "--append-row-file-name",
+    f"{RUN} --append-row-file-name Logs.previous": "--append-row-file-name",
+    f"{RUN} --append-row-file-name .daskprs": "--append-row-file-name",
+    f"{RUN} --output other": "--output is given 2 times",
+    f"{RUN} --ordered --ordered": "--ordered is given 2 times",
     f"{RUN} --node-count 0": "--node-count",
     f"{RUN} --process-count-per-node 0": "--process-count-per-node",
     f"{RUN} --run-invocation-timeout 0": "--run-invocation-timeout",
@@ -76,19 +81,21 @@ WRONG = {
     f"{RUN} --init-timeout -1": "--init-timeout",
     f"{RUN} --memory-limit-per-process much": "--memory-limit-per-process",
     f"{RUN} --logging-level LOUD": "LOUD",
-    f"{RUN} --scheduler nonsense": "nonsense",
+    f"{RUN} --scheduler nonsense": "it must be a scheduler's address",
+    f"{RUN} --scheduler http://127.0.0.1:1": "--scheduler",
     f"{RUN} --env FOO": "FOO",
-    f"{RUN} --side-input words": "words",
-    f"{RUN} --side-input words=nowhere": "nowhere",
+    f"{RUN} --side-input words": "NAME=URL",
+    f"{RUN} --side-input words=nowhere": "--side-input='words': no input files matched 'nowhere'",
     f"{RUN} --side-input words=frob://x": "frob://x",
     f"{RUN} --side-input 1=in": "--side-input",
-    f"{RUN} --reader-option sep=;": "--reader-option",
-    f"{RUN} --format csv": "--format",
+    f"{RUN} --reader-option sep=;": "--reader-option is for --tabular only",
+    f"{RUN} --format csv": "--format is for --tabular only",
     f"{RUN} --partition-keys user": "--partition-keys",
     f"{RUN} --partition-keys user --mini-batch-size 3": "--partition-keys",
     f"{RUN} --partition-keys user --partition-format {{season}}.bin": "user",
     f"{RUN} --partition-format nothing": "--partition-format",
     f"{RUN} --name Digits": "Digits",
+    f"{RUN} --name=": "--name=''",
     f"{RUN} --source-directory nowhere": "--source-directory",
     f"{RUN} --source-directory in": "s.py",
     f"{RUN} more": "more",
@@ -164,7 +171,7 @@ def test_an_output_folder_in_use_is_wrong_usage(place: Path, tmp_path: Path) -> 
 def unreachable(place: Path) -> Iterator[subprocess.Popen[str]]:
     """A command that waits for a scheduler while the other tests run."""
     shutil.copytree(place / "out", place / "out2")
-    words = [DASKPRS, *RUN.split(), "--output", "out2", "--no-reuse"]
+    words = [DASKPRS, *RUN.replace("--output out", "--output out2").split(), "--no-reuse"]
     words += ["--scheduler", "tcp://127.0.0.1:1"]
     process = subprocess.Popen(
         words, cwd=place, env=environment(), stderr=subprocess.PIPE, text=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ from clusters import (
 )
 from distributed import Client, LocalCluster
 
-from daskprs import ConfigError, TargetError
+from daskprs import ConfigError, ParallelRunConfig, TargetError
+from daskprs.targets import open_target
 
 pytestmark = pytest.mark.usefixtures("no_daskprs_threads")
 
@@ -79,6 +81,20 @@ def test_the_cluster_of_this_machine_listens_on_loopback_only(workplace: Any) ->
     assert listening() <= before, "and nothing listens afterwards"
 
 
+def test_dask_stays_quiet_until_the_last_local_cluster_ends() -> None:
+    config = ParallelRunConfig(entry_script=__file__, process_count_per_node=1)
+    handler = logging.StreamHandler()
+    logging.getLogger("distributed").addHandler(handler)
+    try:
+        with open_target(None, config):
+            with open_target(None, config):
+                pass
+            assert handler.level == logging.ERROR
+        assert handler.level == logging.NOTSET
+    finally:
+        logging.getLogger("distributed").removeHandler(handler)
+
+
 def test_the_default_client_of_the_user_stays_the_default(workplace: Any) -> None:
     from distributed import default_client
 
@@ -93,7 +109,9 @@ def test_the_default_client_of_the_user_stays_the_default(workplace: Any) -> Non
 # What is refused
 
 
-@pytest.mark.parametrize("value", [3, "here", "localhost", object(), ["tcp://127.0.0.1:1"]])
+@pytest.mark.parametrize(
+    "value", [3, "here", "localhost", "http://127.0.0.1:1", object(), ["tcp://127.0.0.1:1"]]
+)
 def test_what_is_no_target_is_refused(workplace: Any, value: object) -> None:
     with pytest.raises(ConfigError, match=r"compute_target=.*'tcp://127.0.0.1:8786'"):
         step(workplace, value, 1).submit().wait_for_completion()
