@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from daskprs.table_reader import TableReader
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["count_rows", "read_parquet_part"]
+__all__ = ["close_idle_files", "count_rows", "read_parquet_part"]
 
 _MOST_ROWS_AT_ONCE = 1 << 16
 
 # One open file for each thread: the parts of a file mostly come one after another.
 _open_files = threading.local()
+_all_open: weakref.WeakSet[_ParquetRows] = weakref.WeakSet()
 
 
 def read_parquet_part(file: TableFile, reader: TableReader, part: int, parts: int) -> pd.DataFrame:
@@ -32,10 +34,11 @@ def read_parquet_part(file: TableFile, reader: TableReader, part: int, parts: in
     columns = reader.options.get("columns")
     key = (file.path, file.size, file.version, repr(columns), file.content is None)
     rows: _ParquetRows | None = getattr(_open_files, "rows", None)
-    if rows is None or rows.key != key or file.content is not None:
+    if rows is None or rows.key != key or file.content is not None or not rows.take():
         if rows is not None:
             rows.close()
         rows = _open_files.rows = _ParquetRows(key, file, columns)
+        _all_open.add(rows)
     try:
         count = rows.count
         return rows.frame(part * count // parts, (part + 1) * count // parts)
@@ -43,6 +46,16 @@ def read_parquet_part(file: TableFile, reader: TableReader, part: int, parts: in
         _open_files.rows = None
         rows.close()
         raise
+    finally:
+        rows.in_use.release()
+
+
+def close_idle_files() -> None:
+    """Close what threads have left open, where they read nothing at this moment."""
+    for rows in list(_all_open):
+        if rows.in_use.acquire(blocking=False):
+            rows.close()
+            rows.in_use.release()
 
 
 def count_rows(file: TableFile) -> int:
@@ -61,6 +74,8 @@ class _ParquetRows:
         import pyarrow.parquet as pq
 
         self.key = key
+        self.in_use, self._is_closed = threading.Lock(), False
+        self.in_use.acquire()
         self._stream = file.open()
         self._file = pq.ParquetFile(self._stream)
         metadata = self._file.metadata
@@ -74,7 +89,15 @@ class _ParquetRows:
         self._nullable: list[str] | None = None
         self._dictionaries: dict[str, Any] = {}
 
+    def take(self) -> bool:
+        """Use it again, unless it was closed; whoever uses it releases `in_use`."""
+        self.in_use.acquire()
+        if self._is_closed:
+            self.in_use.release()
+        return not self._is_closed
+
     def close(self) -> None:
+        self._is_closed = True
         self._batches, self._left = iter(()), None
         with contextlib.suppress(Exception):
             self._file.close()

@@ -23,6 +23,7 @@ from daskprs.entry_process.wire import Failed
 from daskprs.lazy_rows import LazyRows
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Outcome
+from daskprs.parquet_rows import close_idle_files
 from daskprs.script_host import (
     InitGaveUpError,
     LogChunk,
@@ -189,6 +190,8 @@ class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
         self._ended = True
         if self._host is not None:
             self._host.close()
+        # What was read in the threads of this worker, before a shuffle, may still be open.
+        close_idle_files()
 
     async def _watch_lease(self, worker: Worker) -> None:
         assert self.lease is not None

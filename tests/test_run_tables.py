@@ -14,7 +14,9 @@ from typing import Any
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+from clusters import threads
 
 from daskprs import ParallelRun, ParallelRunConfig, ParallelRunStep, TabularDataset
 
@@ -200,6 +202,24 @@ def test_partition_keys_collect_the_rows_of_all_parts(workplace: Any) -> None:
     assert {value["store"] for value in keys} == {0, 1, 2}
     for _, _, value, _, numbers, _ in batches:
         assert {number % 3 for number in numbers} == {value["store"]}
+
+
+def test_no_file_of_the_input_stays_open(workplace: Any) -> None:
+    """The rows of parquet are read in the threads of the workers before they are shuffled."""
+    data = workplace.folder / "data"
+    data.mkdir()
+    some_rows(200, 1).to_parquet(data / "a.parquet", row_group_size=50)
+    with threads(1) as cluster:
+        _, rows = run_over(
+            workplace,
+            ECHO,
+            [TabularDataset(data)],
+            partition_keys=["seed"],
+            compute_target=cluster,
+        )
+        opened = [file.path for file in psutil.Process().open_files()]
+    assert len(rows) == 200
+    assert not [path for path in opened if path.startswith(str(workplace.folder))]
 
 
 FRAMES = """
