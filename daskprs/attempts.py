@@ -18,6 +18,7 @@ from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Attempt, Outcome, Stretch, located
 from daskprs.script_host import ScriptHost, Slot
 from daskprs.splitting import Part, part_of, split
+from daskprs.wording import counted
 
 __all__ = ["Limits", "try_mini_batch"]
 
@@ -144,7 +145,7 @@ def _outcome_of_parts(
         reply = part.reply
         if part.succeeded == part.total:
             continue
-        why = reply.error or f"run() returned {reply.returned} of {part.total} results."
+        why = reply.error or _too_few(reply.returned, part.total)
         error, traceback = error or why, traceback or reply.traceback
         piece = part_of(mini_batch.piece, part.start, part.stop)
         items += [{**item, "error": why} for item in piece.items(part.total)]
@@ -152,7 +153,8 @@ def _outcome_of_parts(
     succeeded = sum(part.succeeded for part in parts)
     failed = total - succeeded
     if failed:
-        error = located(error, f"{place}, {failed} of {total} items stand alone with it")
+        alone = f"{failed:,} of {counted(total, 'item')}"
+        error = located(error, f"{place}, alone with it: {alone}")
     return Outcome(
         index=mini_batch.index,
         key=mini_batch.key,
@@ -190,7 +192,7 @@ def _outcome(
     error = ""
     short = reply.ok and reply.returned < total
     if short:
-        error = located(f"run() returned {reply.returned} of {total} results.", place)
+        error = located(_too_few(reply.returned, total), place)
     elif not reply.ok:
         error = located(reply.error, f"{place}, try {len(attempts)} of {len(attempts)}")
     return Outcome(
@@ -207,6 +209,10 @@ def _outcome(
         traceback=reply.traceback,
         again=mini_batch.again,
     )
+
+
+def _too_few(returned: int, total: int) -> str:
+    return f"run() returned {returned:,} of {counted(total, 'result')}."
 
 
 def _count_items(mini_batch: MiniBatch) -> int:

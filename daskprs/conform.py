@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from daskprs.wording import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -49,8 +51,9 @@ def _as_column(result: Any, index: Any) -> pd.Series[Any]:
 
     if len(result) != len(index):
         raise DoesNotFitError(
-            f"{len(result)} values are not one for each of the {len(index)} rows, as a Series in "
-            "meta says: return them all, or name the columns of a table in meta"
+            f"{counted(len(result), 'value is', 'values are')} not one for each of "
+            f"{counted(len(index), 'row')}, as a Series in meta says: return them all, or name the "
+            "columns of a table in meta"
         )
     if not isinstance(result, pd.DataFrame):
         return pd.Series(list(result), index=index, dtype=None if len(result) else object)

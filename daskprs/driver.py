@@ -41,6 +41,7 @@ from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.targets import open_target
 from daskprs.window import Finished, GroupSizer
+from daskprs.wording import counted
 from daskprs.work import Group, Survey, killed, portable, unreadable
 from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
 
@@ -176,7 +177,7 @@ class Driver:
         def stuck() -> str:
             groups = [work for work in session.window.works() if isinstance(work, Group)]
             first = groups[0].mini_batches[0].piece if groups else "the listing of the input"
-            return f"{len(groups)} tasks, the first with {first}"
+            return f"{counted(len(groups), 'task')}, the first with {first}"
 
         session.check_alive(self._last_progress, stuck)
 
@@ -342,8 +343,9 @@ class Driver:
             self._warned_long = True
             self.emit(
                 Noticed(
-                    f"run() returned {outcome.returned} results for {outcome.total} items "
-                    f"({outcome.label}): all are written; this is said once."
+                    f"run() returned {counted(outcome.returned, 'result')} for "
+                    f"{counted(outcome.total, 'item')} ({outcome.label}): all are written; this "
+                    "is said once."
                 )
             )
         self.emit(MiniBatchDone(outcome))

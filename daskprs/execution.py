@@ -40,11 +40,12 @@ from daskprs.outcomes import Tally
 from daskprs.output import open_store
 from daskprs.output_folder import Lock
 from daskprs.planner import Planner
-from daskprs.report import REPORT, RunReport, read_report
+from daskprs.report import REPORT, RunReport, read_report, say_completed
 from daskprs.reuse import check_retry, is_reusable, tally_of
 from daskprs.session import Session
 from daskprs.stored_logs import StoredLogs
 from daskprs.targets import open_target
+from daskprs.wording import counted
 
 __all__ = ["Execution", "Progress"]
 
@@ -141,7 +142,7 @@ class Execution:
         error: BaseException | None = None
         try:
             self._run()
-            status, message = "Completed", self._say_completed()
+            status, message = "Completed", say_completed(self._tally + self._kept)
         except BaseException as raised:
             error = raised
             status = "Canceled" if isinstance(raised, RunCanceledError) else "Failed"
@@ -240,7 +241,8 @@ class Execution:
         assert self._driver is not None
         failures = self._driver.failures
         raise NothingSucceededError(
-            f"not one of {items.total} items succeeded. First failures:\n{failures.text()}",
+            f"not one of {counted(items.total, 'item')} succeeded. First failures:\n"
+            f"{failures.text()}",
             script_traceback=failures.traceback,
         )
 
@@ -339,15 +341,6 @@ class Execution:
             elif report.status == "Running" or report.mini_batches.succeeded:
                 report.output_file = self.job.secrets.hide(self.store.partial_url)
 
-    def _say_completed(self) -> str:
-        tally = self._tally + self._kept
-        text = f"{tally.mini_batches.total} mini-batches are done"
-        if tally.mini_batches.failed:
-            text += f", {tally.mini_batches.failed} of them failed"
-        if tally.items.failed:
-            text += f", {tally.items.failed} of {tally.items.total} items failed"
-        return f"{text}."
-
     def _leave_partial(self, error: BaseException) -> BaseException:
         """Keep the rows of a run that did not complete, and say where they are."""
         if isinstance(error, WriteFailedError):
@@ -361,8 +354,8 @@ class Execution:
         is_shown = is_shown and self.job.output_format is not None
         kept = (self._tally + self._kept).mini_batches.succeeded
         if kept and is_shown and isinstance(error, DaskprsError):
-            where = f"\nThe rows of {kept} mini-batches are in {self.store.partial_url}"
-            return type(error)(error.message + where, **error.facts)
+            rows = f"The rows of {counted(kept, 'mini-batch')} are in {self.store.partial_url}"
+            return type(error)(f"{error.message}\n{rows}", **error.facts)
         return error
 
     def _tell_the_end(self) -> None:

@@ -27,6 +27,7 @@ from daskprs.json_text import json_text
 from daskprs.outcomes import Attempt, Outcome
 from daskprs.report import MOST_FAILURES, Failure
 from daskprs.script_host import LogChunk
+from daskprs.wording import counted
 from daskprs.worker import InitRecord, Sample
 
 __all__ = ["FAILED_ITEMS", "LogFolder", "overview_line"]
@@ -206,7 +207,8 @@ class LogFolder:
         elif isinstance(event, RunStarted):
             for name in ("job_result.txt", "job_error.txt"):  # of an earlier start
                 (self.folder / name).unlink(missing_ok=True)
-            kept = f" {event.kept} mini batches were done before." if event.kept else ""
+            before = ("mini batch was done before.", "mini batches were done before.")
+            kept = f" {counted(event.kept, *before)}" if event.kept else ""
             self._say(f"The run has started.{kept}")
         elif isinstance(event, RunEnded):
             self._end(event)

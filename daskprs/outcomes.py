@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from daskprs.config import ParallelRunConfig
 from daskprs.entry_process.wire import Rows
+from daskprs.wording import counted
 
 __all__ = [
     "Attempt",
@@ -145,23 +146,19 @@ def threshold_exceeded(
     """
     items, batches = tally.items.failed, tally.mini_batches.failed
     if -1 < config.error_threshold < items:
-        return f"{items} failed item{_s(items)} exceed error_threshold={config.error_threshold}"
+        many = counted(items, "failed item exceeds", "failed items exceed")
+        return f"{many} error_threshold={config.error_threshold}"
     if config.allowed_failed_count is not None and -1 < config.allowed_failed_count < batches:
-        return (
-            f"{batches} failed mini-batch{'es' if batches > 1 else ''} exceed "
-            f"allowed_failed_count={config.allowed_failed_count}"
-        )
+        many = counted(batches, "failed mini-batch exceeds", "failed mini-batches exceed")
+        return f"{many} allowed_failed_count={config.allowed_failed_count}"
     allowed = config.allowed_failed_percent
     if allowed is not None and planned and 100 * batches / planned > allowed:
         return (
-            f"{batches} of {planned} mini-batches failed, {100 * batches / planned:.4g} percent, "
+            f"{batches:,} of {counted(planned, 'mini-batch')} failed, "
+            f"{100 * batches / planned:.4g} percent, "
             f"which exceeds allowed_failed_percent={allowed:g}"
         )
     return None
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def located(error: str, place: str) -> str:

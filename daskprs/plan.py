@@ -10,6 +10,7 @@ from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FrameDataset
 from daskprs.mini_batches import Dataset, Draft, MiniBatch, is_shuffled, plan
 from daskprs.redaction import Secrets
+from daskprs.wording import counted
 
 __all__ = ["Plan"]
 
@@ -69,9 +70,9 @@ class Plan:
     def summary(self) -> str:
         """One line with the totals."""
         items = sum(mini_batch.items or 0 for mini_batch in self.mini_batches)
-        known = f", {items:,} items" if items else ""
-        plural = "" if len(self) == 1 else "es"
-        text = f"{len(self):,} mini-batch{plural}{known}, {self.nbytes:,} bytes"
+        known = [counted(items, "item")] if items else []
+        parts = [counted(len(self), "mini-batch"), *known, counted(self.nbytes, "byte")]
+        text = ", ".join(parts)
         return self.secrets.hide("; ".join([text, *self.later]))
 
     def __repr__(self) -> str:

@@ -12,8 +12,9 @@ from daskprs.exceptions import OutputError
 from daskprs.json_text import json_text
 from daskprs.outcomes import Counts, Outcome, Tally
 from daskprs.output_folder import Lock, OutputFolder
+from daskprs.wording import counted
 
-__all__ = ["Failure", "RunReport", "read_report"]
+__all__ = ["Failure", "RunReport", "read_report", "say_completed"]
 
 REPORT = "logs/report.json"
 MOST_FAILURES = 1000
@@ -48,6 +49,10 @@ class Failure:
             input=outcome.label,
             traceback=outcome.traceback,
         )
+
+    def __str__(self) -> str:
+        first = self.error.splitlines()[0] if self.error else ""
+        return f"{counted(self.items, 'item')} of {self.input}: {first}"
 
 
 @dataclass
@@ -123,7 +128,8 @@ class RunReport:
         rate = f", {items.total / self.seconds:,.0f} items/s" if self._has_rate else ""
         lines.append(("Time", f"{self.seconds:.1f} s{rate}"))
         if self.kept:
-            lines.append(("Kept", f"{self.kept:,} mini-batches that were done before"))
+            before = ("mini-batch that was done before", "mini-batches that were done before")
+            lines.append(("Kept", counted(self.kept, *before)))
         lines.append(("Output", self.output_file or "none"))
         lines.append(("Logs", self.logs))
         return lines
@@ -134,22 +140,14 @@ class RunReport:
 
     def __str__(self) -> str:
         text = [f"{word:<13} {value}" for word, value in self.lines()]
-        for failure in self.failures[:3]:
-            first = failure.error.splitlines()[0] if failure.error else ""
-            text.append(f"  failed      {failure.items} items of {failure.input}: {first}")
+        text += [f"  failed      {failure}" for failure in self.failures[:3]]
         if len(self.failures) > 3:
             text.append(f"  ... all failed items: {self.logs}/failed_items.jsonl")
         return "\n".join(text)
 
     def _repr_html_(self) -> str:
         rows = [*self.lines()]
-        rows += [
-            (
-                "Failed",
-                f"{f.items} items of {f.input}: {f.error.splitlines()[0] if f.error else ''}",
-            )
-            for f in self.failures[:10]
-        ]
+        rows += [("Failed", str(failure)) for failure in self.failures[:10]]
         cells = "".join(
             f"<tr><th style='text-align:left'>{html.escape(word)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
@@ -161,6 +159,17 @@ class RunReport:
 def _counted(counts: Counts) -> str:
     failed = f", {counts.failed:,} failed" if counts.failed else ""
     return f"{counts.succeeded:,} of {counts.total:,} succeeded{failed}"
+
+
+def say_completed(tally: Tally) -> str:
+    """Say what a run came to that has completed."""
+    total, failed = tally.mini_batches.total, tally.mini_batches.failed
+    text = counted(total, "mini-batch is done", "mini-batches are done")
+    if failed:
+        text += f", {failed:,} of them failed"
+    if tally.items.failed:
+        text += f", {tally.items.failed:,} of {counted(tally.items.total, 'item')} failed"
+    return f"{text}."
 
 
 def read_report(folder: OutputFolder) -> RunReport:

@@ -8,6 +8,7 @@ from daskprs.exceptions import ConfigError, RunCanceledError
 from daskprs.job import Job
 from daskprs.journal import Journal, Records
 from daskprs.outcomes import Tally, threshold_exceeded
+from daskprs.wording import counted
 
 __all__ = ["check_retry", "is_reusable", "tally_of"]
 
@@ -87,5 +88,5 @@ def _other_mini_batch(
         if not is_same and not (may_change_if_failed and records.failed_items_at(at)):
             return f"mini-batch {mini_batch.index} ({mini_batch.piece}) has changed"
     if left and is_finished and not job.is_shuffled:
-        return f"{left} mini-batches are gone"
+        return counted(left, "mini-batch is gone", "mini-batches are gone")
     return None

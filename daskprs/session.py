@@ -17,6 +17,7 @@ from daskprs.pulse import Pulse
 from daskprs.script_host import LogChunk
 from daskprs.targets import Target, check_software, within
 from daskprs.window import Window
+from daskprs.wording import counted
 from daskprs.worker import ScriptPlugin, abort_host, finish_host, plugin_name, waiting_tasks
 
 __all__ = ["Session"]
@@ -188,7 +189,7 @@ class Session:
         )
         if now - last_progress > patience:
             raise ClusterLostError(
-                f"nothing came back from {pulse.workers} workers for "
+                f"nothing came back from {counted(pulse.workers, 'worker')} for "
                 f"{now - last_progress:.0f} s (progress_update_timeout="
                 f"{config.progress_update_timeout:g} beyond the limits of run() and init()); "
                 f"waiting for {stuck()}. Look at the logs of the workers; {_AGAIN}"
@@ -198,7 +199,7 @@ class Session:
         if time.monotonic() - self.pulse.heard > limit:
             return "look at the scheduler: it has not answered"
         if self.pulse.workers:
-            return f"look at the {self.pulse.workers} workers: none has taken work"
+            return f"look at {counted(self.pulse.workers, 'worker')}: none has taken work"
         return "start workers, or raise that limit: the cluster has had none"
 
     # The end

@@ -149,7 +149,7 @@ def test_categories_that_dask_does_not_know() -> None:
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), frame({"a": "int64"}), "there twice"),
         ([1, 2], frame({"a": "int64", "b": "int64"}), "a list of int does not fit"),
         ([(1, 2), (3,)], frame({"a": "int64", "b": "int64"}), "rows of 1 and 2 values"),
-        ([1, 2], pd.Series(dtype="int64"), "2 values are not one for each of the 3 rows"),
+        ([1, 2], pd.Series(dtype="int64"), "2 values are not one for each of 3 rows"),
         (pd.DataFrame({"a": [1, 2, 3], "b": 1}), pd.Series(dtype="int64"), "is not one column"),
         (pd.DataFrame({"a": [1, 2, 3]}, index=[7, 6, 5]), pd.Series(dtype="int64"), "index"),
     ],

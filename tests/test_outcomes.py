@@ -124,7 +124,7 @@ LIMITS: list[tuple[dict[str, Any], tuple[int, int], int | None, str | None]] = [
     ({"error_threshold": 2}, (2, 9), None, None),
     ({"error_threshold": 2}, (3, 0), None, "3 failed items exceed error_threshold=2"),
     ({"error_threshold": 0}, (0, 0), None, None),
-    ({"error_threshold": 0}, (1, 0), None, "1 failed item exceed error_threshold=0"),
+    ({"error_threshold": 0}, (1, 0), None, "1 failed item exceeds error_threshold=0"),
     ({"error_threshold": -1}, (10**9, 10**9), 10**9, None),
     ({"allowed_failed_count": 1}, (9, 1), None, None),
     ({"allowed_failed_count": 1}, (9, 2), None, "2 failed mini-batches exceed allowed_failed_co"),

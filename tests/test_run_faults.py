@@ -116,7 +116,7 @@ def test_a_fault_that_happens_once_costs_one_more_call(workplace: Any) -> None:
     report = run.report
     assert (report.mini_batches.total, report.mini_batches.failed) == (len(ONCE) + 3, 0)
     assert (report.items.total, report.items.failed) == (len(ONCE) + 3, 1)
-    assert any("2 results for 1 items" in notice for notice in run.notices)
+    assert any("2 results for 1 item " in notice for notice in run.notices)
 
 
 ALWAYS = ["raise", "hang", "hang in C", "segfault", "exit", "sys.exit", "None", "str"]
