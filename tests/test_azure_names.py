@@ -49,6 +49,8 @@ IMPORTS = {
     "core as a name": "import azureml.core; A = azureml.core.Run",
     "Model": "from azureml.core.model import Model as A",
     "Run": "from azureml.core.run import Run as A",
+    "its offline kind": "from azureml.core.run import Run, _OfflineRun as A\n"
+    "assert not isinstance(Run.get_context(), A)",
     "Workspace": "from azureml.core.workspace import Workspace as A",
     "Experiment": "from azureml.core.experiment import Experiment as A",
     "Dataset": "from azureml.core.dataset import Dataset as A",

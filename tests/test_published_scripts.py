@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import joblib
@@ -9,6 +10,7 @@ import pytest
 from entry_hosts import write
 from published_scripts import FILES, SCRIPTS, TABLE, Published
 
+from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
 from daskprs.exceptions import MiniBatchFailedError
 from daskprs.testing import EntryScriptResult, run_entry_script
 
@@ -79,3 +81,39 @@ def test_what_a_script_prints_and_logs_is_kept_apart(tmp_path: Path) -> None:
     assert result.stderr == "complained\n"
     assert result.entry_script_log.endswith("|INFO|told\n")
     assert '"name": "measured", "value": 1' in result.metrics
+
+
+def test_a_run_gives_models_side_inputs_and_metrics_to_every_process(tmp_path: Path) -> None:
+    """The same as on one mini-batch, with the files of the metrics beside the other logs."""
+    script = """
+        import os
+        from azureml.core import Model, Run
+
+        def init():
+            global factor, labels
+            factor = int(open(Model.get_model_path("net") + "/weights.txt").read())
+            labels = open(Run.get_context().input_datasets["labels"]).read()
+
+        def run(mini_batch):
+            Run.get_context().log("size", len(mini_batch))
+            return [f"{os.path.basename(path)} {factor} {labels}" for path in mini_batch]
+    """
+    write(tmp_path, {**FILES, "models/weights.txt": "2", "labels.txt": "cat", "s/score.py": script})
+    config = ParallelRunConfig(
+        entry_script=tmp_path / "s/score.py", mini_batch_size=2, process_count_per_node=1
+    )
+    step = ParallelRunStep(
+        "published-script",
+        config,
+        inputs=[FileDataset(tmp_path / "in")],
+        output=tmp_path / "out",
+        side_inputs={"labels": str(tmp_path / "labels.txt")},
+        models={"net": str(tmp_path / "models")},
+    )
+    run = step.submit()
+    run.wait_for_completion()
+    rows = sorted(Path(run.output_file).read_text().splitlines())
+    assert rows == ["a.txt 2 cat", "b.txt 2 cat", "c.txt 2 cat"]
+    (metrics,) = (tmp_path / "out/logs/user/metrics").rglob("process*.metrics.jsonl")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert sorted(line["value"] for line in lines) == [1, 2]

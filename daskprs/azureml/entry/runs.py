@@ -14,7 +14,7 @@ from daskprs.azureml.entry.unsupported import Partial, UserErrorException
 from daskprs.azureml.entry.workspaces import Workspace
 from daskprs.entry_process.plain import json_line
 
-__all__ = ["Experiment", "Run"]
+__all__ = ["Experiment", "OfflineRun", "Run"]
 
 logger = logging.getLogger("azureml")
 
@@ -170,3 +170,7 @@ class Run(Partial):
 
     def __repr__(self) -> str:
         return f"Run(Experiment: {self.experiment.name}, Id: {self.id}, Status: {self.status})"
+
+
+class OfflineRun(Run):
+    """What a script is given where it is not a part of a run: never in an entry process."""

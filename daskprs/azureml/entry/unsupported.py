@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -97,7 +96,7 @@ class Partial(metaclass=_PartialType):
         raise AttributeError(_told(f"{type(self).__name__}.{name}"))
 
 
-class _Finder(MetaPathFinder):
+class _Finder:  # of no base: importing that takes longer than all of this
     """Asked when no other finder has the module: tells what is missing in one of ours."""
 
     def find_spec(
