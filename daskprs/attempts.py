@@ -17,7 +17,7 @@ from daskprs.entry_process.wire import MiniBatchContext
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Attempt, Outcome, Stretch, located
 from daskprs.script_host import ScriptHost, Slot
-from daskprs.splitting import Part, part_of, split
+from daskprs.splitting import Part, failed_items, part_of, split
 from daskprs.wording import counted
 
 __all__ = ["Limits", "try_mini_batch"]
@@ -148,7 +148,8 @@ def _outcome_of_parts(
         why = reply.error or _too_few(reply.returned, part.total)
         error, traceback = error or why, traceback or reply.traceback
         piece = part_of(mini_batch.piece, part.start, part.stop)
-        items += [{**item, "error": why} for item in piece.items(part.total)]
+        named = failed_items(piece, part.total, part.total - part.succeeded)
+        items += [{**item, "error": why} for item in named]
     total = sum(part.total for part in parts)
     succeeded = sum(part.succeeded for part in parts)
     failed = total - succeeded
@@ -190,8 +191,8 @@ def _outcome(
         total = _count_items(mini_batch)
     place = f"mini-batch {mini_batch.index} ({mini_batch.piece})"
     error = ""
-    short = reply.ok and reply.returned < total
-    if short:
+    failed = max(0, total - reply.returned) if reply.ok else total
+    if reply.ok and failed:
         error = located(_too_few(reply.returned, total), place)
     elif not reply.ok:
         error = located(reply.error, f"{place}, try {len(attempts)} of {len(attempts)}")
@@ -204,7 +205,7 @@ def _outcome(
         failed=not reply.ok,
         rows=reply.rows,
         attempts=attempts,
-        items=mini_batch.piece.items(total) if short or not reply.ok else [],
+        items=failed_items(mini_batch.piece, total, failed) if failed else [],
         error=error,
         traceback=reply.traceback,
         again=mini_batch.again,

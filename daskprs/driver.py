@@ -36,7 +36,7 @@ from daskprs.outcomes import FirstFailures, Outcome, Tally, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
 from daskprs.session import Session
-from daskprs.splitting import items_to_run
+from daskprs.splitting import items_still_failed, items_to_run
 from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.targets import open_target
@@ -332,6 +332,9 @@ class Driver:
         if mini_batch.again:
             total, succeeded = record.total, record.succeeded
             outcome = replace(outcome, total=total, returned=succeeded, failed=record.failed)
+            if record.bad_items:
+                items = items_still_failed(mini_batch, record.bad_items, total, outcome.items)
+                outcome = replace(outcome, items=self.job.secrets.hide_in(items))
         self._open.discard(outcome.index)
         self.rows.done(mini_batch)
         self.tally.add(

@@ -290,7 +290,8 @@ class LogFolder:
     def _failed(self, outcome: Outcome) -> None:
         file = self._file(FAILED_ITEMS)
         for item in outcome.items or [{"input": outcome.label}]:
-            about = {"mini_batch": outcome.index, "tries": outcome.tries, "error": outcome.error}
+            about = {"mini_batch": outcome.index, "tries": outcome.tries, "error": outcome.error,
+                     "certain": True}  # fmt: skip
             facts = {**about, **item}
             file.line(json_text(facts))
         # Before the journal says that the mini-batch is done: then nobody tells it again.

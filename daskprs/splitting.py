@@ -7,17 +7,28 @@ fail as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from daskprs.bad_items import BadItems
 from daskprs.entry_process.host import Reply
 from daskprs.mini_batches import MiniBatch
 from daskprs.pieces import FilePaths
 
-__all__ = ["MOST_CALLS", "Part", "SubRows", "items_to_run", "part_of", "split"]
+__all__ = [
+    "MOST_CALLS",
+    "Part",
+    "SubRows",
+    "failed_items",
+    "items_still_failed",
+    "items_to_run",
+    "part_of",
+    "split",
+]
 
 MOST_CALLS = 2000
+_NOT_A_NAME = ("certain", "failed", "of", "error")
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,46 @@ def part_of(piece: Any, start: int, stop: int) -> Any:
         contents = None if piece.contents is None else piece.contents[start:stop]
         return replace(piece, paths=piece.paths[start:stop], contents=contents)
     return SubRows(piece, start, stop)
+
+
+def failed_items(piece: Any, total: int, failed: int) -> list[dict[str, Any]]:
+    """Name the items of a piece of which so many have failed.
+
+    Where these are not all, since run() returned too few, nobody knows which, and each says so.
+    """
+    doubt = {"certain": False, "failed": failed, "of": total} if failed < total else {}
+    return [{**item, **doubt} for item in piece.items(total)]
+
+
+def items_still_failed(
+    mini_batch: MiniBatch, bad_items: Iterable[BadItems], total: int, told: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Name the items of a mini-batch with rows that have failed, now that some were run again.
+
+    Parameters
+    ----------
+    bad_items : iterable of BadItems
+        What has failed now: where more of them failed than before, that is as it was.
+    total : int
+        All items of the mini-batch.
+    told : sequence of dict
+        What has failed when they were run again, and why.
+    """
+    whys = {_name_of(item): item["error"] for item in told if "error" in item}
+    named = []
+    for start, stop, failed, *_ in bad_items:
+        is_whole = (start, stop) == (0, total)
+        piece = mini_batch.piece if is_whole else part_of(mini_batch.piece, start, stop)
+        named += failed_items(piece, stop - start, failed)
+    return [{**item, **_why(whys.get(_name_of(item)))} for item in named]
+
+
+def _name_of(item: Mapping[str, Any]) -> str:
+    return repr(sorted((k, v) for k, v in item.items() if k not in _NOT_A_NAME))
+
+
+def _why(error: str | None) -> dict[str, str]:
+    return {} if error is None else {"error": error}
 
 
 def items_to_run(mini_batch: MiniBatch, total: int) -> list[dict[str, Any]]:

@@ -284,7 +284,9 @@ def test_a_short_result_is_not_tried_again_and_names_the_mini_batch() -> None:
         (False, 3, 0),
     ]
     assert short.error == "run() returned 1 of 3 results.\n[mini-batch 0 (1 and 2 more)]"
-    assert len(short.items) == 3
+    doubt = {"certain": False, "failed": 2, "of": 3}
+    assert short.items == [{"path": path, **doubt} for path in "1bc"]
+    assert empty.items == [{"path": path} for path in "0bc"]
     assert (full.error, full.items) == ("", [])
 
 
