@@ -157,8 +157,8 @@ class LogFolder:
             if count:
                 kept.append(line)
             if count and len(failures) < MOST_FAILURES:
-                what = str(facts.get("path") or facts.get("file") or facts.get("input", ""))
-                failure = Failure(number, count, str(facts["error"]), int(facts["tries"]), what)
+                what, error = str(facts.get("input", "")), str(facts["error"])
+                failure = Failure(number, count, error, int(facts["tries"]), what)
                 failures.setdefault(number, failure)
         self._kept_lines = len(kept)
         self._keep_lines(kept)
@@ -289,9 +289,9 @@ class LogFolder:
 
     def _failed(self, outcome: Outcome) -> None:
         file = self._file(FAILED_ITEMS)
-        for item in outcome.items or [{"input": outcome.label}]:
-            about = {"mini_batch": outcome.index, "tries": outcome.tries, "error": outcome.error,
-                     "certain": True}  # fmt: skip
+        for item in outcome.items or [{}]:
+            about = {"mini_batch": outcome.index, "input": outcome.label, "tries": outcome.tries,
+                     "error": outcome.error, "certain": True}  # fmt: skip
             facts = {**about, **item}
             file.line(json_text(facts))
         # Before the journal says that the mini-batch is done: then nobody tells it again.

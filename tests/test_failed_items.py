@@ -38,6 +38,21 @@ def test_a_retry_in_which_more_fail_tells_what_has_failed_of_the_rows_that_stay(
     assert doubts(workplace) == dict.fromkeys(range(4), (1, 4))
 
 
+def test_a_failure_of_a_kept_mini_batch_is_told_as_before(workplace: Any) -> None:
+    """Also after another start of the run, which has the rest to do."""
+    bad = {1: "short", 5: "raise", 6: "short"}
+    config = {"split_failed_mini_batches": True, "error_threshold": 0}
+    first = make_step(workplace, bad, **config).submit()
+    assert first.wait_for_completion(raise_on_error=False) == "Failed"
+    told = [str(failure) for failure in first.report.failures]
+    assert told[0].endswith("f00000.bin and 3 more: run() returned 3 of 4 results.")
+    config["error_threshold"] = -1
+    # What has not failed as a whole is kept, with what had failed of it.
+    last = completed(make_step(workplace, bad, **config))
+    assert last.report.kept == len(told)
+    assert [str(failure) for failure in last.report.failures][: len(told)] == told
+
+
 def test_parts_of_a_mini_batch_have_doubts_of_their_own(workplace: Any) -> None:
     config = {"split_failed_mini_batches": True}
     completed(make_step(workplace, {4: "raise", 6: "short"}, **config))
