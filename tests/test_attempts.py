@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -180,8 +181,11 @@ def test_a_timeout_stops_what_holds_the_interpreter_and_tells_the_line(
     assert outcome.traceback.index("in run") < outcome.traceback.index("in act")
     assert "entry_process" not in outcome.traceback
     assert "<string>" not in outcome.traceback
+    number, source = re.findall(r"line (\d+), in act\n +(.*)", outcome.traceback)[-1]
+    assert line[what] in source
     assert outcome.error == (
-        "run() did not return within run_invocation_timeout=0.5 s; its process was stopped.\n"
+        "run() did not return within run_invocation_timeout=0.5 s; its process was stopped. "
+        f"It hung at score.py:{number}, in act.\n"
         f"[mini-batch {outcome.index} ({what} and 1 more), try 1 of 1]"
     )
 

@@ -294,6 +294,7 @@ def test_the_stacks_of_other_threads_of_the_script_are_told_too(host: Hosted) ->
     assert "thread.join()" in first
     assert "time.sleep(1000)" in second
     assert "watch" not in outcome.traceback
+    assert outcome.error.splitlines()[0].endswith(", in hang_in_a_thread.")
 
 
 def test_signals_that_are_ignored_or_blocked_do_not_keep_a_process(host: Hosted) -> None:
@@ -358,7 +359,7 @@ def test_shutdown_and_atexit_handlers_are_called_at_the_end() -> None:
 
 SHUTDOWNS = {
     "raise": ("raise ValueError('no')", "ValueError: no", "in shutdown"),
-    "hang": ("while True: pass", "shutdown() did not return within 0.5 s", "while True: pass"),
+    "hang": ("while True: pass", "It hung at score.py:5, in shutdown.", "while True: pass"),
     "die": ("os._exit(4)", "the process ended with exit code 4 in shutdown()", ""),
 }
 

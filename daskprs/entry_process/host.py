@@ -19,7 +19,7 @@ from typing import Any
 from daskprs.entry_process import stages
 from daskprs.entry_process.entry_script_api import write_facts
 from daskprs.entry_process.logs import ProcessLogs
-from daskprs.entry_process.stacks import format_stacks
+from daskprs.entry_process.stacks import format_stacks, innermost_line
 from daskprs.entry_process.stages import Stage
 from daskprs.entry_process.surroundings import (
     data_references,
@@ -285,6 +285,9 @@ class EntryProcess:
             stack = self.stack()
             self.kill()
             error = stage.too_long.format(limit=timeout)
+            where = innermost_line(stack, self._start.source_directory)
+            if where:
+                error += f" It hung at {where}."
             raise _EndedError(stage.timed_out, error, stack) from None
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from daskprs.entry_process.failures import MOST_TRACEBACK, shorten
 
-__all__ = ["format_stacks"]
+__all__ = ["format_stacks", "innermost_line"]
 
 _OURS = str(Path(__file__).parent) + os.sep
 _THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-fA-F]+)\b")
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<name>.*)')
+_TOLD_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?), in (?P<name>.*)')
+_OF_ANOTHER = "Stack of another thread (most recent call last):"
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 
 
@@ -41,8 +43,27 @@ def format_stacks(dump: str, main_thread: int) -> str:
     others = [thread for thread in threads if thread.ident != main_thread and not thread.is_ours]
     parts = [_fatal_error(dump)]
     parts += [_format("Stack (most recent call last):", thread) for thread in main]
-    parts += [_format("Stack of another thread (most recent call last):", t) for t in others]
+    parts += [_format(_OF_ANOTHER, t) for t in others]
     return shorten("\n".join(part for part in parts if part), MOST_TRACEBACK)
+
+
+def innermost_line(stacks: str, folder: str) -> str:
+    """Say in which line of the user's code the main thread was; nothing where it was in none.
+
+    Parameters
+    ----------
+    stacks : str
+        From `format_stacks`.
+    folder : str
+        Where the user's code is.
+    """
+    frames = [_TOLD_FRAME.fullmatch(line) for line in stacks.partition(_OF_ANOTHER)[0].splitlines()]
+    root = os.path.join(folder, "")
+    theirs = [found for found in frames if found is not None and found["file"].startswith(root)]
+    if not theirs:
+        return ""
+    last = theirs[-1]
+    return f"{last['file'].removeprefix(root)}:{last['line']}, in {last['name']}"
 
 
 def _fatal_error(dump: str) -> str:
