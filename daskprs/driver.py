@@ -42,7 +42,7 @@ from daskprs.suspects import Suspects
 from daskprs.targets import open_target
 from daskprs.window import Finished, GroupSizer
 from daskprs.wording import counted
-from daskprs.work import Group, Survey, killed, portable, unreadable
+from daskprs.work import Group, Survey, killed, packed, portable, unreadable
 from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
 
 __all__ = ["Driver"]
@@ -234,7 +234,7 @@ class Driver:
             session.window.submit(suspect, run_mini_batches, *arguments)
 
     def _arguments(self, session: Session, work: Group) -> tuple[Any, ...]:
-        told = (session.name, work.mini_batches, self._limits, self._stop_at_failure)
+        told = (session.name, packed(work.mini_batches), self._limits, self._stop_at_failure)
         return (*told, BUDGET_SECONDS, work.frame)
 
     def _submit_partitions(self, session: Session) -> None:

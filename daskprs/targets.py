@@ -33,6 +33,8 @@ _ANSWER_SECONDS = 60.0
 _VERSION = "daskprs.worker:__version__"
 LEASE_SECONDS = 60.0
 _DASHBOARD_PORT = 8787
+# Dask keeps so many messages of each connection for debugging, with the mini-batches in them.
+_FEW_MESSAGES = {"distributed.admin.low-level-log-length": 10}
 _PROTOCOLS = "tcp|tls|ws|wss|ucx|ucxx"
 _ADDRESS = re.compile(rf"({_PROTOCOLS})://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
 
@@ -214,14 +216,19 @@ def _close(client: Client) -> None:
 @contextlib.contextmanager
 def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | None]]:
     """Run scheduler and workers in threads of this process: the script has its own processes."""
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
+
+    def connected(cluster: LocalCluster) -> Client:
+        with dask.config.set(_FEW_MESSAGES):
+            return Client(cluster, set_as_default=False)
 
     count = config.process_count_per_node or len(visible_gpus()) or CPU_COUNT
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
     for name in ("distributed.utils_perf", "distributed.shuffle"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _QUIET, warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings(), dask.config.set(_FEW_MESSAGES):
         # Somebody may take the dashboard's port in this moment: then it gets another one.
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
         cluster = LocalCluster(
@@ -233,7 +240,7 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=False,
         )
-    with _QUIET, cluster, Client(cluster, set_as_default=False) as client:
+    with _QUIET, cluster, connected(cluster) as client:
         dashboard = None
         if importlib.util.find_spec("bokeh") is not None:
             port = cluster.scheduler.services["dashboard"].port

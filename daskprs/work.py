@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from distributed.protocol import pickle
 
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Attempt, Outcome
@@ -12,7 +15,7 @@ from daskprs.splitting import items_to_run
 from daskprs.survey_queue import Source
 from daskprs.worker import SurveyFailure
 
-__all__ = ["Group", "Survey", "killed", "portable", "unreadable"]
+__all__ = ["Group", "Survey", "killed", "packed", "portable", "unreadable"]
 
 
 @dataclass
@@ -37,6 +40,12 @@ def portable(mini_batch: MiniBatch) -> MiniBatch:
     """Take along what only this process can open."""
     piece = mini_batch.piece.portable()
     return mini_batch if piece is mini_batch.piece else replace(mini_batch, piece=piece)
+
+
+def packed(mini_batches: Sequence[MiniBatch]) -> bytes:
+    """Pack what rides in one task: a scheduler takes tasks apart, and keeps thousands of them."""
+    data: bytes = pickle.dumps(list(mini_batches))
+    return data
 
 
 def unreadable(mini_batch: MiniBatch, failure: SurveyFailure, part: int) -> Outcome:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import pickle
 import re
 import threading
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -272,7 +272,7 @@ async def finish_host(name: str, dask_worker: Worker) -> WorkerEnd:
 
 def run_mini_batches(
     name: str,
-    mini_batches: Sequence[MiniBatch],
+    packed: bytes,
     limits: Limits,
     stop_at_failure: bool,
     budget: float,
@@ -284,6 +284,8 @@ def run_mini_batches(
     ----------
     name : str
         Of the plugin.
+    packed : bytes
+        The mini-batches, as `daskprs.work.packed` makes them.
     stop_at_failure : bool
         Come back at once when a mini-batch has failed, so that thresholds are looked at.
     budget : float
@@ -292,6 +294,7 @@ def run_mini_batches(
     frame : optional
         The partition of a Dask dataframe, or the bucket of a shuffle, that holds their rows.
     """
+    mini_batches: list[MiniBatch] = pickle.loads(packed)
     if frame is not None:
         mini_batches = [_bound(mini_batch, frame) for mini_batch in mini_batches]
     indexes = [mini_batch.index for mini_batch in mini_batches]
