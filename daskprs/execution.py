@@ -27,6 +27,7 @@ from daskprs.events import (
 )
 from daskprs.exceptions import (
     DaskprsError,
+    InputNotFoundError,
     NothingSucceededError,
     RunCanceledError,
     RunFailedError,
@@ -221,8 +222,6 @@ class Execution:
         self._driver.tick = self._tick
         self._driver.kept_tally = self._kept
         self._driver.run(session)
-        if not self._planner.planned:
-            self._emit(Noticed("the input has no rows: there was nothing to run."))
 
     def _left_of(self, mini_batch: MiniBatch) -> MiniBatch | None:
         """Give what is to run of a mini-batch, if an earlier start has not done it."""
@@ -236,7 +235,12 @@ class Execution:
 
     def _check_something_succeeded(self) -> None:
         items = (self._tally + self._kept).items
-        if self.job.output_format is None or not items.total or items.succeeded:
+        if not items.total:
+            names = ", ".join(repr(dataset.name) for dataset in self.job.inputs)
+            raise InputNotFoundError(
+                f"the input has no rows: every table of {names} is empty. Give one that has rows."
+            )
+        if self.job.output_format is None or items.succeeded:
             return
         assert self._driver is not None
         failures = self._driver.failures

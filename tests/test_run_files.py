@@ -12,7 +12,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from daskprs import FileDataset, ParallelRun, ParallelRunConfig, ParallelRunStep, TabularDataset
+from daskprs import (
+    FileDataset,
+    InputNotFoundError,
+    ParallelRun,
+    ParallelRunConfig,
+    ParallelRunStep,
+    TabularDataset,
+)
 
 
 def run_over(workplace: Any, inputs: list[Any], step: dict[str, Any], **config: Any) -> ParallelRun:
@@ -202,16 +209,39 @@ def test_a_script_finds_what_stands_beside_it(workplace: Any) -> None:
 
 
 @pytest.mark.parametrize("action", ["append_row", "SUMMARY_ONLY"])
-def test_an_input_without_rows_is_a_completed_run(workplace: Any, action: str) -> None:
-    """Files of tables can be empty: nothing runs, and that is said."""
-    (workplace.folder / "empty.csv").write_bytes(b"")
+@pytest.mark.parametrize("content", [b"", b"a,b\n"])
+def test_an_input_without_rows_is_an_error(workplace: Any, action: str, content: bytes) -> None:
+    """Spec 3: an empty input is an error of its own, also in the next start of the run."""
+    (workplace.folder / "in").mkdir()
+    for name in ("one.csv", "two.csv"):
+        (workplace.folder / "in" / name).write_bytes(content)
+    given = ParallelRunStep(
+        "empty",
+        ParallelRunConfig(
+            entry_script=workplace.script("def run(mini_batch):\n    mark('run')\n"),
+            output_action=action,
+        ),
+        inputs=[TabularDataset(workplace.folder / "in")],
+        output=workplace.output,
+    )
+    for _ in range(2):
+        run = given.submit()
+        with pytest.raises(InputNotFoundError, match="the input has no rows: every table"):
+            run.wait_for_completion()
+        assert (run.status, run.report.items.total) == ("Failed", 0)
+    assert workplace.count("run") == 0
+    assert not (workplace.output / "parallel_run_step.txt").exists()
+
+
+def test_an_empty_table_beside_others_is_none_of_the_errors(workplace: Any) -> None:
+    (workplace.folder / "in").mkdir()
+    for name, content in {"a.csv": "", "b.csv": "x\n", "c.csv": "x\n1\n"}.items():
+        (workplace.folder / "in" / name).write_text(content)
     run = run_over(
         workplace,
-        [TabularDataset(workplace.folder / "empty.csv")],
+        [TabularDataset(workplace.folder / "in")],
         {},
-        entry_script=workplace.script("def run(mini_batch):\n    mark('run')\n"),
-        output_action=action,
+        entry_script=workplace.script("def run(mini_batch): return list(mini_batch.x)"),
     )
-    assert run.report.mini_batches.total == workplace.count("run") == 0
-    assert run.notices == ["the input has no rows: there was nothing to run."]
-    assert (workplace.output / "parallel_run_step.txt").exists() == (action == "append_row")
+    assert workplace.rows() == ["1"]
+    assert (run.report.items.total, run.report.mini_batches.total) == (1, 2)
