@@ -322,7 +322,7 @@ def run(mini_batch):
         [Data.files(yard.files({"a": 1}))],
         config=yard.config(script, mini_batch_size=7, logging_level="DEBUG"),
         arguments=["--mini_batch_size", "mine"],
-        adds_azure_flags=True,
+        azure_compatible=True,
     )
     run = Pipeline(yard.workspace, [step]).submit("test")
     run.wait_for_completion()

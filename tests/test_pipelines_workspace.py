@@ -304,7 +304,7 @@ def test_an_environment_tells_what_is_lacking() -> None:
 
 def test_the_workers_are_asked_for_their_packages() -> None:
     with (
-        LocalCluster(1, 1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(1, 1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         cluster.get_client() as client,
     ):
         assert Environment("e", ["dask==1.0"]).check(client)[0].startswith("the environment 'e'")
@@ -365,7 +365,7 @@ def test_nodes_of_this_machine_share_its_cores(workplace: Workplace) -> None:
 
 def test_a_step_runs_on_the_cluster_of_an_address(yard: Yard) -> None:
     with LocalCluster(
-        1, 1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+        1, 1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1"
     ) as cluster:
         address = cluster.scheduler_address
         target = ComputeTarget("c", "address", address=address)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "Datasets"]
 
+_OF_COLUMNS = ("date_format", "dtype", "parse_dates", "usecols")
 NUMBERED = "numbered_columns"  # not of pandas: Azure ML's names for columns without a header
 
 
@@ -122,8 +123,9 @@ class Data:
             )
         options = dict(self.options)
         if options.pop(NUMBERED, False):
-            dataset = self._make(options, name)
-            options["names"] = [f"Column{n + 1}" for n in range(column_count(dataset))]
+            plain = {key: value for key, value in options.items() if key not in _OF_COLUMNS}
+            count = column_count(self._make(plain, name))
+            options["names"] = [f"Column{n + 1}" for n in range(count)]
         return self._make(options, name)
 
     # A part of it
@@ -144,6 +146,11 @@ class Data:
             left = max(0, left - start)
             count = left if count is None else min(count, left)
         return replace(self, first_row=self.first_row + start, row_count=count)
+
+    def columns(self, names: list[str]) -> Data:
+        """Take some of the columns."""
+        option = "columns" if self.options.get("format") == "parquet" else "usecols"
+        return replace(self, options={**self.options, option: list(names)}, version=None)
 
     # Its content
 

@@ -88,20 +88,29 @@ class Datastore:
         *,
         relative_root: str | Path | None = None,
         overwrite: bool = False,
+        skip_existing: bool = False,
     ) -> DataPath:
         """Copy files into it, under their names below `relative_root`; without that, their own."""
         paths = [Path(os.path.abspath(Path(file).expanduser())) for file in files]
         named = relative_paths(paths, relative_root)
-        copy_files(named, self.url_of(target_path), self.storage_options, overwrite=overwrite)
+        copy_files(
+            named, self.url_of(target_path), self.storage_options,
+            overwrite=overwrite, skip_existing=skip_existing,
+        )  # fmt: skip
         return self.path(target_path)
 
     def download(
-        self, target: str | Path, prefix: str = "", *, overwrite: bool = False
+        self,
+        target: str | Path,
+        prefix: str = "",
+        *,
+        overwrite: bool = False,
+        skip_existing: bool = False,
     ) -> list[Path]:
         """Copy what is below a path of it to this machine, under the same names as here."""
         return fetch_files(
             self.url_of(prefix), self.storage_options, Path(target),
-            below=prefix.strip("/"), overwrite=overwrite,
+            below=prefix.strip("/"), overwrite=overwrite, skip_existing=skip_existing,
         )  # fmt: skip
 
 
@@ -229,7 +238,8 @@ class Datastores(Mapping[str, Datastore]):
         if moved is None:
             url, options = f"abfs://{container}", {"account_name": account, **options}
         else:
-            url = f"{str(moved['url']).rstrip('/')}/{container}".replace(":///", "://")
+            url = str(moved["url"])
+            url = f"{url if url.endswith('/') else url + '/'}{container}"
             url = _absolute(url, self._workspace.base)
             options = dict(moved.get("storage_options", {}))
         return self.register(name, url, options, overwrite=overwrite, write_secrets=write_secrets)

@@ -10,6 +10,7 @@ from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.parameters import PipelineParameter
 from daskprs.pipelines.steps import ParallelStep
+from daskprs.targets import check_target
 
 if TYPE_CHECKING:
     from daskprs.pipelines.runs import PipelineRun
@@ -74,6 +75,13 @@ class Pipeline:
             for model in step.models:
                 if isinstance(model, str) and not self.workspace.models.versions(model):
                     errors.append(f"step {step.name!r}: the workspace has no model {model!r}")
+            target = step.config.compute_target
+            if isinstance(target, str) and target not in self.workspace.compute_targets:
+                try:
+                    check_target(target)
+                except UsageError as error:
+                    known = list(self.workspace.compute_targets)
+                    errors.append(f"step {step.name!r}: {error} Known by name are {known}")
         return errors
 
     def values(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def _ordered(steps: list[ParallelStep]) -> list[ParallelStep]:
             )
     needs: dict[str, list[str]] = {}
     for step in steps:
-        needs[step.name] = []
+        needs[step.name] = [other.name for other in step.after if other.name in by_name]
         for output in step.needs():
             if output not in writers:
                 raise UsageError(

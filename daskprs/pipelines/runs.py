@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskprs.exceptions import UsageError
+from daskprs.listing import base_folder, list_files
 from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.outputs import WrittenOutput
 from daskprs.pipelines.records import Records, check_name
 from daskprs.pipelines.submission import Submission, is_alive, live, new_record
-from daskprs.pipelines.transfer import fetch_files
+from daskprs.pipelines.transfer import fetch_files, fetch_to
 from daskprs.report import RunReport, read_report
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Experiment:
         *,
         tags: Mapping[str, str] | None = None,
         continue_on_step_failure: bool = False,
+        regenerate_outputs: bool = False,
     ) -> PipelineRun:
         """Start a run in the background; the same pipeline can be submitted again.
 
@@ -54,6 +56,8 @@ class Experiment:
             Values for parameters of the pipeline; the others have their default values.
         continue_on_step_failure : bool
             Also run steps that do not need those that have failed.
+        regenerate_outputs : bool
+            Take over nothing of earlier runs.
 
         Raises
         ------
@@ -74,6 +78,7 @@ class Experiment:
             record,
             values,
             continue_on_step_failure=continue_on_step_failure,
+            regenerate_outputs=regenerate_outputs,
         )
         submission.start()
         return PipelineRun(self, record, submission)
@@ -354,10 +359,26 @@ class StepRun:
         run = self.parent.live_run(self.name, time.monotonic())
         return run.report if run is not None else read_report(self._output().folder())
 
+    @property
+    def _logs(self) -> DataPath:
+        place = self._output().place
+        return DataPath(place.datastore, f"{place.path}/logs")
+
+    def log_names(self) -> list[str]:
+        """Return the names of the logs, such as ``logs/job_result.txt``."""
+        logs = self._logs
+        base = base_folder(logs.url, storage_options=logs.storage_options)
+        found = list_files([logs.url], storage_options=logs.storage_options)
+        return [f"logs/{file.path[len(base) :].lstrip('/')}" for file in found]
+
+    def download_log(self, name: str, target: str | Path) -> Path:
+        """Copy a log to this machine."""
+        path = DataPath(self._logs.datastore, f"{self._output().place.path}/{name}")
+        return fetch_to(path.url, path.storage_options, Path(target))
+
     def download_logs(self, target: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Copy the logs to this machine, to below ``logs/``."""
-        place = self._output().place
-        logs = DataPath(place.datastore, f"{place.path}/logs")
+        logs = self._logs
         return fetch_files(
             logs.url, logs.storage_options, Path(target), below="logs", overwrite=overwrite
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, TabularDataset, as_dataset
+from daskprs.entry_script import EntryScriptSource
 from daskprs.exceptions import ConfigError
 from daskprs.pipelines.compute import ComputeTarget
 from daskprs.pipelines.data import Data
@@ -25,6 +28,9 @@ __all__ = ["NamedInput", "ParallelStep"]
 
 _WHOLE_NUMBERS = ("node_count", "process_count_per_node", "run_max_try", "run_invocation_timeout")
 _PARAMETERS = (*_WHOLE_NUMBERS, "mini_batch_size", "logging_level", "partition_keys")
+_MODEL = "Model"  # the class of azureml.core that finds models
+_QUOTED = re.compile(r"""["']([^"'\n]{1,100})["']""")
+_MOST_FILES = 2000
 # Options that Azure ML adds to those of the script.
 _FLAGS = ("logging_level", "partition_keys", "output", "mini_batch_size", "error_threshold",
           "output_action", "append_row_file_name", "run_invocation_timeout", "run_max_try",
@@ -70,8 +76,9 @@ class ParallelStep:
         Models, or their names in the workspace.
     parameters : mapping, optional
         Settings of `config` that are given at submission: their names to parameters.
-    adds_azure_flags : bool
-        Give the script the options that Azure ML adds, those of them that its text names.
+    azure_compatible : bool
+        Give the script what Azure ML would without being asked: the options that it adds, and the
+        models of the workspace; of both, those that the script or the arguments name.
 
     Raises
     ------
@@ -106,7 +113,7 @@ class ParallelStep:
         allow_reuse: bool = True,
         models: Sequence[Model | str] | None = None,
         parameters: Mapping[str, PipelineParameter] | None = None,
-        adds_azure_flags: bool = False,
+        azure_compatible: bool = False,
     ) -> None:
         self.name = check_step_name(name)
         if not isinstance(config, ParallelRunConfig):
@@ -115,7 +122,7 @@ class ParallelStep:
         if not set(self.parameters) <= set(_PARAMETERS):
             raise ConfigError.of("parameters", list(self.parameters), f"some of {_PARAMETERS}")
         self.settings({})  # with the default values
-        if not isinstance(config.compute_target, ComputeTarget):
+        if not isinstance(config.compute_target, ComputeTarget | str):
             check_target(config.compute_target)
         self.inputs = _as_list("inputs", inputs)
         if not self.inputs:
@@ -134,11 +141,16 @@ class ParallelStep:
         for model in self.models:
             if not isinstance(model, Model | str):
                 raise ConfigError.of("models", model, "a list of models, or of their names")
-        self.adds_azure_flags = adds_azure_flags
+        self.azure_compatible = azure_compatible
+        self.after: list[ParallelStep] = []
         for value in (*self.inputs, *self.side_inputs):
             _check_source(value)
 
     # What a pipeline asks
+
+    def run_after(self, step: ParallelStep) -> None:
+        """Have it run after another step, also without an input from there."""
+        self.after.append(step)
 
     def all_parameters(self) -> Iterator[PipelineParameter]:
         yield from self.parameters.values()
@@ -194,7 +206,7 @@ class ParallelStep:
         opened = _Opened(values, places)
         place = places[self.output]
         arguments = [opened.argument(thing) for thing in self.arguments]
-        if self.adds_azure_flags:
+        if self.azure_compatible:
             arguments += self._azure_flags(config, place.url, arguments)
         return ParallelRunStep(
             self.name,
@@ -207,6 +219,26 @@ class ParallelStep:
             storage_options=place.storage_options,
             models=[model.as_input() for model in models],
         )
+
+    def named_models(self, known: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+        """Tell which models of the workspace the script can ask for, besides its own.
+
+        Parameters
+        ----------
+        known : iterable of str
+            All names.
+        """
+        if not self.azure_compatible:
+            return []
+        own = {model if isinstance(model, str) else model.name for model in self.models}
+        config = self.settings(values)
+        source = EntryScriptSource.of(config.script_path, config.source_path)
+        texts = [path.read_text("utf-8", "replace") for path in _code(source)]
+        if not any(_MODEL in text for text in texts):
+            return []
+        words = {str(value_of(_source(argument), values)) for argument in self.arguments}
+        words |= {word for text in texts for word in _QUOTED.findall(text)}
+        return [name for name in known if name in words and name not in own]
 
     @staticmethod
     def _azure_flags(config: ParallelRunConfig, output: str, arguments: Sequence[Any]) -> list[str]:
@@ -250,18 +282,20 @@ class _Opened:
         value = self._value(thing)
         if id(value) not in self._side:
             self._kept.append(value)
-            self._side[id(value)] = self._opened_side(value)
+            name = thing.name if isinstance(thing, NamedInput) else None
+            self._side[id(value)] = self._opened_side(value, name)
         return self._side[id(value)]
 
-    def _opened_side(self, value: Any) -> FileDataset | str:
+    def _opened_side(self, value: Any, name: str | None) -> FileDataset | str:
         if isinstance(value, OutputFiles | StepOutput):
             output = value.output if isinstance(value, OutputFiles) else value
             place = self._places[output]
-            return FileDataset(place.url, storage_options=place.storage_options)
+            return FileDataset(place.url, storage_options=place.storage_options, name=name)
         if isinstance(value, Data):
-            value = value.open()
+            value = value.open(name)
         if isinstance(value, TabularDataset):
-            return FileDataset(value.urls, storage_options=value.storage_options)
+            options = value.storage_options
+            return FileDataset(value.urls, storage_options=options, name=value.name)
         return value if isinstance(value, FileDataset) else str(value)
 
     def argument(self, thing: Any) -> Any:
@@ -290,6 +324,12 @@ def _as_list(field: str, value: Any) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         raise ConfigError.of(field, value, "a list")
     return list(value)
+
+
+def _code(source: EntryScriptSource) -> Iterator[Path]:
+    """Python files of a script, without those of data folders beside it."""
+    files = itertools.islice(source.files(), _MOST_FILES)
+    return (path for path in files if path.suffix == ".py" or path == source.script)
 
 
 def _as_setting(field: str, value: Any) -> Any:

@@ -62,7 +62,9 @@ class Submission:
         values: dict[str, Any],
         *,
         continue_on_step_failure: bool = False,
+        regenerate_outputs: bool = False,
     ) -> None:
+        self._regenerates = regenerate_outputs
         self.pipeline, self.record, self._records = pipeline, record, records
         self._values, self._goes_on = values, continue_on_step_failure
         self._workspace = pipeline.workspace
@@ -96,7 +98,7 @@ class Submission:
                 self._step(step)
         except BaseException as error:  # whoever waits has to be told
             self.error = self.error or error
-            logger.exception("the run of the pipeline has failed")
+            logger.debug("the run of the pipeline has failed", exc_info=True)
         finally:
             statuses = {told["status"] for told in self.record["steps"].values()}
             status = "Completed" if statuses == {"Completed"} else "Failed"
@@ -145,7 +147,7 @@ class Submission:
         place = self._places[step.output]
         store = place.datastore.name if place.datastore is not None else None
         self._tell(step.name, output=step.output.name, datastore=store, path=place.path)
-        if step.allow_reuse and not step.output.is_fixed:
+        if step.allow_reuse and not step.output.is_fixed:  # by the runs to come
             try:
                 EarlierSteps(self._workspace).keep(job, place, step.output.name)
             except (DaskprsError, OSError) as error:
@@ -160,6 +162,8 @@ class Submission:
     def _start(self, step: ParallelStep, run_id: str) -> Iterator[tuple[ParallelRun, Job]]:
         config = step.settings(self._values)
         target = config.compute_target
+        if isinstance(target, str) and target in self._workspace.compute_targets:
+            target = self._workspace.compute_targets[target]
         if not isinstance(target, ComputeTarget):
             yield self._submit(step, config, run_id)
             return
@@ -173,7 +177,9 @@ class Submission:
         for note in notes:
             logger.warning("%s", note)
         self._tell(step.name, notes=notes)
-        models = [self._model(model) for model in step.models]
+        registered = self._workspace.models
+        named = step.named_models(registered, self._values)
+        models = [self._model(model) for model in (*step.models, *named)]
         fresh = step.output.place(self._workspace.datastores.default, run_id)
         surroundings = self._surroundings(step, run_id)
 
@@ -185,7 +191,7 @@ class Submission:
 
         built, job = make(fresh)
         earlier = None
-        if step.allow_reuse and not step.output.is_fixed:
+        if step.allow_reuse and not (step.output.is_fixed or self._regenerates):
             earlier = EarlierSteps(self._workspace).find(job, fresh, step.output.name)
         if earlier is not None:
             try:

@@ -33,8 +33,8 @@ def relative_paths(files: Sequence[Path], root: str | Path | None) -> dict[str, 
     for file in files:
         if not file.is_file():
             raise ConfigError.of("files", str(file), "a file that exists")
-        base = file.parent if root is None else Path(os.path.abspath(Path(root).expanduser()))
         path = Path(os.path.abspath(file))
+        base = path.parent if root is None else Path(os.path.abspath(Path(root).expanduser()))
         if not path.is_relative_to(base):
             raise ConfigError.of("files", str(file), f"a path inside {base}")
         name = path.relative_to(base).as_posix()
@@ -45,9 +45,19 @@ def relative_paths(files: Sequence[Path], root: str | Path | None) -> dict[str, 
 
 
 def copy_files(
-    named: Mapping[str, Path], url: str, storage_options: Mapping[str, Any], *, overwrite: bool
+    named: Mapping[str, Path],
+    url: str,
+    storage_options: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    skip_existing: bool = False,
 ) -> None:
     """Copy files of this machine to below a url, several at a time.
+
+    Parameters
+    ----------
+    overwrite, skip_existing : bool
+        What to do with files that are there: write them anew, or leave them alone.
 
     Raises
     ------
@@ -58,8 +68,10 @@ def copy_files(
     targets = {f"{root.rstrip('/')}/{name}": path for name, path in named.items()}
     with ThreadPoolExecutor(_THREADS) as pool:
         there = list(pool.map(fs.exists, targets)) if not overwrite else []
-        for target, found in zip(targets, there, strict=False):
-            if found:
+        for target, found in zip(list(targets), there, strict=False):
+            if found and skip_existing:
+                del targets[target]
+            elif found:
                 raise UsageError(f"{target} is there already: take overwrite=True.")
         if is_local(url):
             for folder in {os.path.dirname(target) for target in targets}:
@@ -74,6 +86,7 @@ def fetch_files(
     *,
     below: str = "",
     overwrite: bool = False,
+    skip_existing: bool = False,
     leave_out: Sequence[str] = (),
 ) -> list[Path]:
     """Copy what a url lists to this machine, several at a time.
@@ -94,15 +107,14 @@ def fetch_files(
         name = file.path[len(base) :].lstrip("/")
         if name.partition("/")[0] not in leave_out:
             wanted[file.path] = os.path.join(below, name)
-    places = [target / name for name in wanted.values()]
-    for place in places:
-        if place.exists() and not overwrite:
+    places = {path: target / name for path, name in wanted.items()}
+    for path, place in list(places.items()):
+        if place.exists() and skip_existing:
+            del places[path]
+        elif place.exists() and not overwrite:
             raise UsageError(f"{place} is there already: take overwrite=True.")
     with ThreadPoolExecutor(_THREADS) as pool:
-        fetched = pool.map(
-            lambda pair: fetch_to(pair[0], storage_options, pair[1]),
-            zip(wanted, places, strict=True),
-        )
+        fetched = pool.map(lambda pair: fetch_to(pair[0], storage_options, pair[1]), places.items())
         return list(fetched)
 
 

@@ -1,0 +1,206 @@
+"""``azureml.core.Environment`` and ``CondaDependencies``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daskprs.azureml.partial import Partial
+from daskprs.azureml.workspaces import Workspace
+from daskprs.exceptions import UsageError
+from daskprs.pipelines.environments import Environment as NativeEnvironment
+
+__all__ = ["DEFAULT_CPU_IMAGE", "DEFAULT_GPU_IMAGE", "CondaDependencies", "Environment"]
+
+# Only to be stored in an environment, where they have no meaning.
+DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
+DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda10.0-cudnn7-ubuntu16.04"
+
+
+class CondaDependencies(Partial):
+    """Packages of an environment; those of pip are looked for on the workers.
+
+    Parameters
+    ----------
+    conda_dependencies_file_path : str, optional
+        A conda specification.
+    """
+
+    def __init__(
+        self,
+        conda_dependencies_file_path: str | None = None,
+        _underlying_structure: Mapping[str, Any] | None = None,
+    ) -> None:
+        told = dict(_underlying_structure or {})
+        if conda_dependencies_file_path is not None:
+            told = _read_yaml(conda_dependencies_file_path)
+        self._channels: list[str] = list(told.get("channels", []))
+        self._conda: list[str] = []
+        self._pip: list[str] = []
+        for dependency in told.get("dependencies", []):
+            if isinstance(dependency, Mapping):
+                self._pip += dependency.get("pip", [])
+            else:
+                self._conda.append(str(dependency))
+
+    @staticmethod
+    def create(
+        pip_indexurl: str | None = None,
+        pip_packages: Sequence[str] | None = None,
+        conda_packages: Sequence[str] | None = None,
+        python_version: str | None = None,
+        pin_sdk_version: bool = True,
+    ) -> CondaDependencies:
+        made = CondaDependencies()
+        made._pip = list(pip_packages or ())
+        made._conda = list(conda_packages or ())
+        return made
+
+    @property
+    def pip_packages(self) -> list[str]:
+        return list(self._pip)
+
+    @property
+    def conda_packages(self) -> list[str]:
+        return list(self._conda)
+
+    def add_pip_package(self, pip_package: str) -> None:
+        self._pip.append(pip_package)
+
+    def add_conda_package(self, conda_package: str) -> None:
+        self._conda.append(conda_package)
+
+    def remove_pip_package(self, pip_package: str) -> None:
+        self._pip = [package for package in self._pip if package != pip_package]
+
+    def remove_conda_package(self, conda_package: str) -> None:
+        self._conda = [package for package in self._conda if package != conda_package]
+
+    def add_channel(self, channel: str) -> None:
+        self._channels.append(channel)
+
+    def as_dict(self) -> dict[str, Any]:
+        dependencies: list[Any] = [*self._conda, {"pip": list(self._pip)}]
+        return {"channels": list(self._channels), "dependencies": dependencies}
+
+    def serialize_to_string(self) -> str:
+        import yaml
+
+        return str(yaml.safe_dump(self.as_dict(), sort_keys=False))
+
+    def save_to_file(self, base_directory: str, conda_file_path: str | None = None) -> str:
+        name = conda_file_path or "conda_dependencies.yml"
+        Path(base_directory, name).write_text(self.serialize_to_string(), "utf-8")
+        return name
+
+    def save(self, path: str | None = None) -> None:
+        Path(path or "conda_dependencies.yml").write_text(self.serialize_to_string(), "utf-8")
+
+
+class _Section:
+    """Settings that can be stored, and have no meaning here."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.__dict__.update(settings)
+
+
+class Environment(Partial):
+    """Packages that workers must have; images and Spark have no meaning here.
+
+    Parameters
+    ----------
+    name : str
+
+    Attributes
+    ----------
+    python
+        With `conda_dependencies` and `user_managed_dependencies`; with the latter, packages are
+        not looked for.
+    docker, spark
+        Can be set, and have no meaning here.
+    environment_variables : dict of str
+    """
+
+    def __init__(self, name: str, **kwargs: object) -> None:
+        self.name = name
+        self.version: str | None = None
+        self.python = _Section(
+            conda_dependencies=CondaDependencies(), user_managed_dependencies=False
+        )
+        self.docker = _Section(enabled=False, base_image=DEFAULT_CPU_IMAGE, base_dockerfile=None)
+        self.spark = _Section(precache_packages=True)
+        self.environment_variables: dict[str, str] = {}
+
+    @property
+    def _native(self) -> NativeEnvironment:
+        packages = self.python.conda_dependencies.pip_packages  # type: ignore[attr-defined]
+        if self.python.user_managed_dependencies:  # type: ignore[attr-defined]
+            packages = []
+        return NativeEnvironment(self.name, tuple(packages), dict(self.environment_variables))
+
+    @classmethod
+    def _of(cls, environment: NativeEnvironment) -> Environment:
+        made = cls(environment.name)
+        made.version = str(environment.version)
+        made.python = _Section(
+            conda_dependencies=CondaDependencies.create(pip_packages=environment.packages),
+            user_managed_dependencies=False,
+        )
+        made.environment_variables = dict(environment.variables)
+        return made
+
+    @staticmethod
+    def get(
+        workspace: Workspace, name: str, version: str | None = None, label: str | None = None
+    ) -> Environment:
+        """Return a registered environment; those that Azure ML keeps ready are not there."""
+        number = None if version is None else int(version)
+        try:
+            return Environment._of(workspace._native.environments.version(name, number))
+        except KeyError as error:
+            raise UsageError(
+                f"{error.args[0]} Make it with Environment({name!r}), and list its packages."
+            ) from None
+
+    @staticmethod
+    def list(workspace: Workspace) -> dict[str, Environment]:
+        found = workspace._native.environments
+        return {name: Environment._of(environment) for name, environment in found.items()}
+
+    def register(self, workspace: Workspace) -> Environment:
+        return Environment._of(workspace._native.environments.register(self._native))
+
+    @staticmethod
+    def from_conda_specification(name: str, file_path: str | os.PathLike[str]) -> Environment:
+        made = Environment(name)
+        made.python = _Section(
+            conda_dependencies=CondaDependencies(os.fspath(file_path)),
+            user_managed_dependencies=False,
+        )
+        return made
+
+    @staticmethod
+    def from_pip_requirements(
+        name: str, file_path: str | os.PathLike[str], pip_version: str | None = None
+    ) -> Environment:
+        native = NativeEnvironment.from_requirements(name, os.fspath(file_path))
+        return Environment._of(native)
+
+    def clone(self, new_name: str) -> Environment:
+        made = Environment._of(self._native)
+        made.name, made.version = new_name, None
+        return made
+
+    def __repr__(self) -> str:
+        return f"Environment({self.name!r})"
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    import yaml
+
+    told = yaml.safe_load(Path(path).read_text("utf-8"))
+    if not isinstance(told, dict):
+        raise UsageError(f"{path} is no conda specification: it has no dependencies.")
+    return told

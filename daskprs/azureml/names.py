@@ -1,0 +1,166 @@
+"""Which names of Azure ML are here, where they come from, and what to use for others."""
+
+from __future__ import annotations
+
+__all__ = ["MODULES", "is_package", "not_supported", "public_names"]
+
+_COMPUTE = {
+    "AmlCompute": "computes:AmlCompute",
+    "ComputeTarget": "computes:ComputeTarget",
+}
+_CONFIG = {
+    "ParallelRunConfig": "steps:ParallelRunConfig",
+    "ParallelRunStep": "steps:ParallelRunStep",
+}
+_OUTPUTS = {
+    "OutputDatasetConfig": "outputs:OutputFileDatasetConfig",
+    "OutputFileDatasetConfig": "outputs:OutputFileDatasetConfig",
+    "OutputTabularDatasetConfig": "outputs:OutputTabularDatasetConfig",
+}
+_DATASETS = {
+    "FileDataset": "datasets:FileDataset",
+    "TabularDataset": "datasets:TabularDataset",
+}
+_RUNS = {"PipelineRun": "experiments:PipelineRun", "StepRun": "experiments:StepRun"}
+_ERRORS = {
+    "AzureMLException": "errors:AzureMLException",
+    "ComputeTargetException": "errors:ComputeTargetException",
+    "UserErrorException": "errors:UserErrorException",
+    "WebserviceException": "errors:WebserviceException",
+}
+_CONSUMPTION = {"DatasetConsumptionConfig": "consumption:DatasetConsumptionConfig"}
+
+# module -> name in it -> where it is in this package
+MODULES: dict[str, dict[str, str]] = {
+    "azureml.core": {
+        **_COMPUTE,
+        "Dataset": "datasets:Dataset",
+        "Datastore": "datastores:Datastore",
+        "Environment": "environments:Environment",
+        "Experiment": "experiments:Experiment",
+        "Model": "models:Model",
+        "Run": "experiments:Run",
+        "VERSION": "workspaces:VERSION",
+        "Workspace": "workspaces:Workspace",
+        "__version__": "workspaces:VERSION",
+    },
+    "azureml.core.compute": _COMPUTE,
+    "azureml.core.compute.amlcompute": {"AmlCompute": "computes:AmlCompute"},
+    "azureml.core.compute_target": {
+        "ComputeTargetException": "errors:ComputeTargetException",
+        "ComputeTarget": "computes:ComputeTarget",
+    },
+    "azureml.core.conda_dependencies": {"CondaDependencies": "environments:CondaDependencies"},
+    "azureml.core.dataset": {"Dataset": "datasets:Dataset"},
+    "azureml.core.datastore": {"Datastore": "datastores:Datastore"},
+    "azureml.core.environment": {
+        "CondaDependencies": "environments:CondaDependencies",
+        "Environment": "environments:Environment",
+    },
+    "azureml.core.experiment": {"Experiment": "experiments:Experiment"},
+    "azureml.core.model": {"Model": "models:Model"},
+    "azureml.core.run": {"Run": "experiments:Run"},
+    "azureml.core.runconfig": {
+        "CondaDependencies": "environments:CondaDependencies",
+        "DEFAULT_CPU_IMAGE": "environments:DEFAULT_CPU_IMAGE",
+        "DEFAULT_GPU_IMAGE": "environments:DEFAULT_GPU_IMAGE",
+    },
+    "azureml.core.workspace": {"Workspace": "workspaces:Workspace"},
+    "azureml.data": {**_DATASETS, **_OUTPUTS, "DataType": "data_types:DataType"},
+    "azureml.data.abstract_datastore": {"AbstractDatastore": "datastores:Datastore"},
+    "azureml.data.azure_storage_datastore": {"AzureBlobDatastore": "datastores:Datastore"},
+    "azureml.data.data_reference": {},
+    "azureml.data.datapath": {"DataPath": "datastores:DataPath"},
+    "azureml.data.dataset_consumption_config": _CONSUMPTION,
+    "azureml.data.dataset_factory": {
+        "DataType": "data_types:DataType",
+        "FileDatasetFactory": "datasets:FileDatasetFactory",
+        "TabularDatasetFactory": "datasets:TabularDatasetFactory",
+    },
+    "azureml.data.dataset_type_definitions": {
+        "PromoteHeadersBehavior": "data_types:PromoteHeadersBehavior"
+    },
+    "azureml.data.file_dataset": {"FileDataset": "datasets:FileDataset"},
+    "azureml.data.output_dataset_config": _OUTPUTS,
+    "azureml.data.tabular_dataset": {"TabularDataset": "datasets:TabularDataset"},
+    "azureml.exceptions": _ERRORS,
+    "azureml.pipeline.core": {
+        **_RUNS,
+        "Pipeline": "pipelines:Pipeline",
+        "PipelineData": "outputs:PipelineData",
+        "PipelineParameter": "consumption:PipelineParameter",
+        "PortDataReference": "experiments:PortDataReference",
+        "StepSequence": "pipelines:StepSequence",
+    },
+    "azureml.pipeline.core.builder": {"StepSequence": "pipelines:StepSequence"},
+    "azureml.pipeline.core.graph": {
+        "PipelineParameter": "consumption:PipelineParameter",
+    },
+    "azureml.pipeline.core.pipeline": {"Pipeline": "pipelines:Pipeline"},
+    "azureml.pipeline.core.pipeline_output_dataset": {
+        "PipelineOutputFileDataset": "outputs:PipelineOutputFileDataset",
+        "PipelineOutputTabularDataset": "outputs:OutputTabularDatasetConfig",
+    },
+    "azureml.pipeline.core.run": {
+        **_RUNS,
+        "PortDataReference": "experiments:PortDataReference",
+    },
+    "azureml.pipeline.steps": _CONFIG,
+    "azureml.pipeline.steps.parallel_run_config": {"ParallelRunConfig": "steps:ParallelRunConfig"},
+    "azureml.contrib.pipeline.steps": {
+        "ParallelRunConfig": "steps:ParallelRunConfig",
+        "ParallelRunStep": "steps:ContribParallelRunStep",
+    },
+    "azureml.widgets": {"RunDetails": "widgets:RunDetails"},
+}
+
+_OWN_PROCESS = "run it as a script of its own, before or after the pipeline"
+_NO_LOGIN = "leave it out: a workspace is a folder, and there is nothing to log in to"
+_NO_SERVICE = "keep the script that makes the pipeline, and start it from cron or another scheduler"
+_REGISTER = "register a datastore, and give (datastore, path) or datastore.path(...)"
+_INSTEAD = {
+    "authentication": _NO_LOGIN,
+    "AutoMLConfig": "train with a library of your choice, in run() or in a script of its own",
+    "DataReference": _REGISTER,
+    "DockerConfiguration": "leave it out: workers run in the images that their cluster has",
+    "Estimator": _OWN_PROCESS,
+    "EstimatorStep": _OWN_PROCESS,
+    "InteractiveLoginAuthentication": _NO_LOGIN,
+    "Keyvault": "set an environment variable, and read os.environ",
+    "MsiAuthentication": _NO_LOGIN,
+    "PipelineEndpoint": _NO_SERVICE,
+    "PublishedPipeline": _NO_SERVICE,
+    "PythonScriptStep": f"{_OWN_PROCESS}; or give it a run(mini_batch), as a ParallelRunStep",
+    "RunConfiguration": "give the environment to ParallelRunConfig(environment=...)",
+    "Schedule": _NO_SERVICE,
+    "ScriptRunConfig": _OWN_PROCESS,
+    "ServicePrincipalAuthentication": _NO_LOGIN,
+    "Webservice": "daskprs has no web services",
+    "automl": "train with a library of your choice",
+    "data_reference": _REGISTER,
+    "mlflow": "install mlflow, and set its tracking url",
+    "schedule": _NO_SERVICE,
+    "train": "train with a library of your choice",
+    "webservice": "daskprs has no web services",
+}
+
+
+def is_package(name: str) -> bool:
+    """Say whether a name of a module has modules below it."""
+    return any(other.startswith(f"{name}.") for other in MODULES)
+
+
+def public_names(module: str) -> list[str]:
+    return sorted(name for name in MODULES.get(module, {}) if not name.startswith("_"))
+
+
+def not_supported(module: str, name: str) -> str:
+    """Say that a name is not here, and what to use in its place."""
+    instead = _INSTEAD.get(name)
+    if instead is None:
+        known = ", ".join(public_names(module))
+        if not known:
+            modules = {other for other in MODULES if other.rpartition(".")[0] == module}
+            known = ", ".join(sorted(modules)) or "nothing"
+        instead = f"{module} has {known}"
+    return f"{module}.{name} is not supported by daskprs: {instead}."

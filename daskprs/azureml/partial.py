@@ -1,0 +1,58 @@
+"""Base of classes of which a part is here: the rest is refused by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Partial", "refuse"]
+
+_NOTHING = "see docs/migrating-from-azureml.md for what is there"
+_INSTEAD = {
+    "as_hdfs": "take as_mount() or as_download()",
+    "drop_columns": "take keep_columns with the others",
+    "filter": "filter the rows in run()",
+    "from_sql_query": "read the table with dask.dataframe.read_sql_table, as an input of daskprs",
+    "get_default_keyvault": "set an environment variable, and read os.environ",
+    "get_metrics": "read logs/user/metrics of the run's logs",
+    "get_portal_url": "look at the Dask dashboard, or at run.wait_for_completion(show_output=True)",
+    "mount": "take download(), or open the files with fsspec",
+    "publish": "keep the script that makes the pipeline, and start it from cron or the like",
+    "random_split": "choose the files or rows in a script of your own",
+    "take_sample": "choose the files or rows in a script of your own",
+    "to_csv_files": "write them with dask.dataframe, or by a step with output_format='csv'",
+    "to_parquet_files": "write them with dask.dataframe, or by a step",
+    "to_spark_dataframe": "take to_dask_dataframe()",
+}
+
+
+def _told(name: str) -> str:
+    instead = _INSTEAD.get(name.rpartition(".")[2], _NOTHING)
+    return f"{name} is not supported by daskprs: {instead}."
+
+
+class _PartialType(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(_told(f"{cls.__name__}.{name}"))
+
+
+class Partial(metaclass=_PartialType):
+    """Base of classes of which a part is here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(_told(f"{type(self).__name__}.{name}"))
+
+
+def refuse(**given: tuple[object, str]) -> None:
+    """Refuse arguments that would mean something, each with what to do instead.
+
+    Raises
+    ------
+    TypeError
+    """
+    for name, (value, instead) in given.items():
+        if value:
+            raise TypeError(f"{name}={value!r} is not supported by daskprs: {instead}.")
