@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daskprs.entry_process.arrow_csv import arrow_csv
 from daskprs.entry_process.plain import escaped, is_missing, json_line, utf8
 from daskprs.entry_process.wire import Rows
 
@@ -132,6 +133,9 @@ def joined(rows: Sequence[Rows], output_format: str | None) -> Rows | None:
 
 def _text(result: Any, to_csv_options: Mapping[str, Any]) -> bytes:
     if is_frame(result):
+        fast = None if to_csv_options else arrow_csv(result, " ")
+        if fast is not None:
+            return fast
         options = {"sep": " ", "header": False, "index": False, **to_csv_options}
         return utf8(result.to_csv(**options))
     return utf8("".join([f"{element!s}\n" for element in result]))
@@ -140,6 +144,9 @@ def _text(result: Any, to_csv_options: Mapping[str, Any]) -> bytes:
 def _csv(result: Any) -> tuple[bytes, tuple[str, ...]]:
     if is_frame(result):
         columns = _names(result.columns)
+        fast = arrow_csv(result)
+        if fast is not None:
+            return fast, columns
         text = _frame_csv(result, csv.QUOTE_MINIMAL)
         if "\r" in text:
             text = _frame_csv(result, csv.QUOTE_ALL)
