@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from daskprs.cluster_rows import ClusterRows
@@ -35,12 +35,13 @@ from daskprs.exceptions import (
 )
 from daskprs.job import Job
 from daskprs.journal import Journal, Records
-from daskprs.logs import FAILED_ITEMS, LogFolder, overview_line
+from daskprs.logs import FAILED_ITEMS, LogFolder
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally
 from daskprs.output import open_store
 from daskprs.output_folder import Lock
 from daskprs.planner import Planner
+from daskprs.progress import Progress
 from daskprs.report import REPORT, RunReport, read_report, say_completed
 from daskprs.reuse import check_retry, is_reusable, tally_of
 from daskprs.session import Session
@@ -53,24 +54,8 @@ __all__ = ["Execution", "Progress"]
 logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 2.0
+_PLAN_SECONDS = 0.5  # most plans are known by then, and told in the first report
 _LOCK_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. `total` is None while the input is still being listed."""
-
-    done: int
-    total: int | None
-    kept: int
-    failed: int
-    items: int
-    failed_items: int
-    seconds: float
-
-    @property
-    def line(self) -> str:
-        return overview_line(self.done, self.total, self.seconds, self.done - self.kept)
 
 
 class Execution:
@@ -118,13 +103,9 @@ class Execution:
     def progress(self) -> Progress:
         """How far the run is."""
         tally = self._tally + self._kept
-        planner = self._planner
-        total = planner.planned if planner is not None and planner.is_complete else None
-        if self.report.reused:
-            total = tally.mini_batches.total
         return Progress(
             done=tally.mini_batches.total,
-            total=total,
+            total=self._totals(tally)[0],
             kept=self._kept.mini_batches.total,
             failed=tally.mini_batches.failed,
             items=tally.items.total,
@@ -132,10 +113,19 @@ class Execution:
             seconds=time.monotonic() - self._began,
         )
 
+    def _totals(self, tally: Tally) -> tuple[int | None, int | None]:
+        """Count the mini-batches and items of the whole plan, where that is known."""
+        if self.report.status == "Completed":
+            return tally.mini_batches.total, tally.items.total
+        return (None, None) if self._planner is None else self._planner.totals
+
     def current_report(self) -> RunReport:
         """Return the report, as far as the run is."""
         if not self.ended.is_set() and self._is_begun:
             self._update_report()
+            journal = self.store.journal
+            if self.report.status == "Running" and not (journal and journal.records.nbytes):
+                return replace(self.report, output_file=None)
         return self.report
 
     def run(self) -> None:
@@ -207,14 +197,16 @@ class Execution:
             self._written.forget()
             self.store.begin(self.job.facts())
         self._emit(RunStarted(self._earlier.count))
-        self._update_report()
-        self._write_report()
-        self._send_logs()
 
     def _plan_and_drive(self, session: Session | None) -> None:
         job = self.job
         rows = ClusterRows(job, self.canceled, self.wake)
         self._planner = Planner(rows.plan(), self._left_of, self.wake)
+        if not job.is_shuffled:  # else it waits for a cluster
+            self._planner.wait(_PLAN_SECONDS)
+        self._update_report()
+        self._write_report()
+        self._send_logs()
         self._driver = Driver(
             *(job, self._planner, rows, self.store, self._tally),
             *(self._emit, self.canceled, self.wake),
@@ -335,7 +327,8 @@ class Execution:
 
     def _update_report(self) -> None:
         report = self.report
-        report.take(self._tally + self._kept)
+        tally = self._tally + self._kept
+        report.take(tally, *self._totals(tally))
         report.kept = self._kept.mini_batches.total
         report.seconds = time.monotonic() - self._began
         report.output_file = None

@@ -33,8 +33,8 @@ class Planner:
 
     Attributes
     ----------
-    planned, items : int
-        Mini-batches planned so far, and their items where the plan knows them.
+    planned : int
+        Mini-batches planned so far.
     kept : int
         How many of them were done already.
     is_complete : bool
@@ -49,8 +49,10 @@ class Planner:
         left_of: Callable[[MiniBatch], MiniBatch | None],
         wake: threading.Event,
     ) -> None:
-        self.planned = self.items = self.kept = 0
+        self.planned = self.kept = 0
         self.is_complete = False
+        self._items: int | None = 0
+        self._is_whole = False
         self.error: BaseException | None = None
         self.last_sign = time.monotonic()
         self._mini_batches, self._left_of, self._wake = mini_batches, left_of, wake
@@ -70,7 +72,11 @@ class Planner:
                 else:
                     self.kept += 1
                 self.planned += 1
-                self.items += mini_batch.items or 0
+                if self._items is not None:
+                    self._items = (
+                        None if mini_batch.items is None else self._items + mini_batch.items
+                    )
+            self._is_whole = True
         except _StoppedPlanningError:
             pass
         except BaseException as error:
@@ -97,6 +103,15 @@ class Planner:
     def is_exhausted(self) -> bool:
         """Whether nothing more will come out."""
         return self.is_complete and not self._waiting
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the plan has come to its end, or for so long."""
+        self._thread.join(seconds)
+
+    @property
+    def totals(self) -> tuple[int | None, int | None]:
+        """Mini-batches and items of the whole plan; None while, or where, it does not know them."""
+        return (self.planned, self._items) if self._is_whole else (None, None)
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopped.set()

@@ -7,14 +7,34 @@ import html
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from daskprs.logs import overview_line
 
 if TYPE_CHECKING:
     from daskprs.run import ParallelRun
 
-__all__ = ["watch"]
+__all__ = ["Progress", "watch"]
 
 _LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `total` is None while the input is still being listed."""
+
+    done: int
+    total: int | None
+    kept: int
+    failed: int
+    items: int
+    failed_items: int
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        return overview_line(self.done, self.total, self.seconds, self.done - self.kept)
 
 
 class _View(Protocol):

@@ -14,7 +14,7 @@ from daskprs.outcomes import Counts, Outcome, Tally
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.wording import counted
 
-__all__ = ["Failure", "RunReport", "read_report", "say_completed"]
+__all__ = ["Failure", "RunCounts", "RunReport", "read_report", "say_completed"]
 
 REPORT = "logs/report.json"
 MOST_FAILURES = 1000
@@ -55,6 +55,41 @@ class Failure:
         return f"{counted(self.items, 'item')} of {self.input}: {first}"
 
 
+@dataclass(frozen=True)
+class RunCounts:
+    """How many mini-batches, or items, there are, and what became of them.
+
+    Attributes
+    ----------
+    total : int or None
+        Of the whole plan, whatever was run of it. None while it is not known: before the input has
+        been listed to its end; and for the items of tables, before all of them have been read.
+    succeeded, failed : int
+        The rest was not run, or not yet.
+    """
+
+    total: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+
+    @classmethod
+    def of(cls, counts: Counts, total: int | None) -> RunCounts:
+        return cls(total, counts.succeeded, counts.failed)
+
+    @property
+    def done(self) -> int:
+        return self.succeeded + self.failed
+
+    def told(self, rest: str) -> str:
+        """Say it in words; `rest` is what is said of those that are neither."""
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        if self.total is None:
+            return f"{self.succeeded:,} succeeded{failed} so far"
+        left = max(0, self.total - self.done)
+        more = f", {left:,} {rest}" if left else ""
+        return f"{self.succeeded:,} of {self.total:,} succeeded{failed}{more}"
+
+
 @dataclass
 class RunReport:
     """What a run of a `ParallelRunStep` did.
@@ -65,8 +100,8 @@ class RunReport:
         Running, Completed, Failed, Canceled, or Interrupted (its process is gone).
     message : str
         One sentence; where the run failed, why.
-    mini_batches, items : Counts
-        ``total``, ``succeeded``, ``failed``.
+    mini_batches, items : RunCounts
+        ``total`` of the plan (None while it is not known), ``succeeded``, ``failed``.
     output_file : str or None
         Path or url of the rows; None with summary_only, and while there are none.
     seconds : float
@@ -83,8 +118,8 @@ class RunReport:
     status: str = "Running"
     message: str = ""
     description: str | None = None
-    mini_batches: Counts = field(default_factory=Counts)
-    items: Counts = field(default_factory=Counts)
+    mini_batches: RunCounts = field(default_factory=RunCounts)
+    items: RunCounts = field(default_factory=RunCounts)
     output_file: str | None = None
     logs: str = ""
     seconds: float = 0.0
@@ -93,9 +128,12 @@ class RunReport:
     reused: bool = False
     failures: list[Failure] = field(default_factory=list)
 
-    def take(self, tally: Tally) -> None:
-        """Take over the counts of a tally."""
-        self.mini_batches, self.items = tally.mini_batches, tally.items
+    def take(self, tally: Tally, mini_batches: int | None, items: int | None) -> None:
+        """Take over the counts of what is done, and the totals of the plan where they are known."""
+        if mini_batches == tally.mini_batches.total:
+            items = tally.items.total
+        self.mini_batches = RunCounts.of(tally.mini_batches, mini_batches)
+        self.items = RunCounts.of(tally.items, items)
 
     def add_failure(self, outcome: Outcome) -> None:
         if len(self.failures) < MOST_FAILURES:
@@ -111,21 +149,21 @@ class RunReport:
     @classmethod
     def from_json(cls, text: str | bytes) -> RunReport:
         known = json.loads(text)
-        known["mini_batches"] = Counts(**known["mini_batches"])
-        known["items"] = Counts(**known["items"])
+        known["mini_batches"] = RunCounts(**known["mini_batches"])
+        known["items"] = RunCounts(**known["items"])
         known["failures"] = [Failure(**failure) for failure in known["failures"]]
         return cls(**known)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what a person wants to know, as (word, value)."""
-        items, batches = self.items, self.mini_batches
+        rest = "not done yet" if self.status == "Running" else "not run"
         lines = [("Status", self.status + (" (reused)" if self.reused else ""))]
         if self.message and self.status != "Completed":
             first = self.message.splitlines()[0]
             lines.append(("Reason", first.removesuffix(" First failures:")))
-        lines.append(("Mini-batches", _counted(batches)))
-        lines.append(("Items", _counted(items)))
-        rate = f", {items.total / self.seconds:,.0f} items/s" if self._has_rate else ""
+        lines.append(("Mini-batches", self.mini_batches.told(rest)))
+        lines.append(("Items", self.items.told(rest)))
+        rate = f", {self.items.done / self.seconds:,.0f} items/s" if self._has_rate else ""
         lines.append(("Time", f"{self.seconds:.1f} s{rate}"))
         if self.kept:
             before = ("mini-batch that was done before", "mini-batches that were done before")
@@ -136,7 +174,7 @@ class RunReport:
 
     @property
     def _has_rate(self) -> bool:
-        return self.seconds > 0 and not self.reused and not self.kept and self.items.total > 0
+        return self.seconds > 0 and not self.reused and not self.kept and self.items.done > 0
 
     def __str__(self) -> str:
         text = [f"{word:<13} {value}" for word, value in self.lines()]
@@ -154,11 +192,6 @@ class RunReport:
             for word, value in rows
         )
         return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
-
-
-def _counted(counts: Counts) -> str:
-    failed = f", {counts.failed:,} failed" if counts.failed else ""
-    return f"{counts.succeeded:,} of {counts.total:,} succeeded{failed}"
 
 
 def say_completed(tally: Tally) -> str:
@@ -189,7 +222,11 @@ def read_report(folder: OutputFolder) -> RunReport:
         report = RunReport.from_json(data)
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{folder.url_of(REPORT)} cannot be read: {error}") from error
-    if report.status == "Running" and not Lock(folder).is_held:
+    if report.status != "Running":
+        return report
+    if report.output_file and not folder.size(report.output_file.rpartition("/")[2]):
+        report.output_file = None  # no row is there yet, or none that a person could read
+    if not Lock(folder).is_held:
         report.status = "Interrupted"
         report.message = (
             "its process ended without a word: the same command again goes on with the rest."
