@@ -66,7 +66,7 @@ endef
 
 ifneq ($(wildcard benchmarks/.),)
 define run-benchmarks
-$(call install,test)
+$(call install,bench)
 $(VENV)/bin/python -m benchmarks.run $(1) $(ARGS)
 endef
 else

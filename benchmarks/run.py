@@ -50,11 +50,12 @@ class Bench:
 
     def run(self, case: Case, peers: Sequence[str], runs: int, warm_up: bool) -> dict[str, Any]:
         """Run a case, all peers in turn, `runs` times; return its figures."""
+        runs = min(runs, case.runs or runs)
         data = case.data(self.folder / "data")
         expected = self.expected(case, data) if case.is_checked else None
         able = [peer for peer in peers if self._is_able(peer)]
         measured: dict[str, list[Measured]] = {peer: [] for peer in able}
-        for number in range(-warm_up, runs):
+        for number in range(-1 if warm_up and runs > 1 else 0, runs):
             # Not always in the same order: the one before may have left the disk busy.
             turn = number % len(able) if able else 0
             for peer in (*able[turn:], *able[:turn]):
