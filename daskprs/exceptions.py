@@ -104,7 +104,7 @@ class ConfigError(UsageError):
 
 
 class InputNotFoundError(UsageError):
-    """An input url matches no file."""
+    """An input url matches no file, or the tables have no row at all."""
 
 
 class EntryScriptNotUsableError(UsageError):
