@@ -230,6 +230,8 @@ def test_an_environment_is_what_its_sections_say(driver: Driver, tmp_path: Path)
 
     packages = CondaDependencies.create(pip_packages=["pandas"], conda_packages=["numpy"])
     packages.add_pip_package("pyarrow")
+    packages.add_pip_package("--index-url https://example.com/simple")
+    packages.add_pip_package("git+https://example.com/code.git")
     made = Environment(name="env")
     made.python.conda_dependencies = packages
     made.docker.enabled = True
@@ -243,6 +245,7 @@ def test_an_environment_is_what_its_sections_say(driver: Driver, tmp_path: Path)
     packages.save("conda.yml")
     read = Environment.from_conda_specification("other", "conda.yml")
     assert read._native.packages == ("pandas", "pyarrow")
+    assert len(read.python.conda_dependencies.pip_packages) == 4
     assert read.python.conda_dependencies.conda_packages == ["numpy"]
     Path("requirements.txt").write_text("dask  # the best\n\n")
     assert Environment.from_pip_requirements("r", "requirements.txt")._native.packages == ("dask",)

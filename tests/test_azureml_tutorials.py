@@ -148,6 +148,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, images: Path) -> Itera
             "storage_options": options,
             "accounts": {"pipelinedata": {"url": "abfs://", "storage_options": options}},
         }
+        written = [fs.cat_file(path) for path in fs.find("workspace")]
+        written += [path.read_bytes() for path in (tmp_path / "notebook").rglob("*.*")]
+        assert len(written) > 20
+        assert not [text for text in written if server.secret.encode() in text]
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +339,38 @@ def test_a_package_that_is_lacking_ends_the_step_before_it_starts(yard: Yard) ->
     with pytest.raises(UsageError, match="lacks packages of the environment 'env': no-such"):
         run.wait_for_completion()
     assert "path" not in run.record["steps"]["lacking"]
+
+
+def test_a_program_that_ends_without_waiting_gets_its_steps_done(yard: Yard) -> None:
+    """Also those that had not begun when it ended, each on a cluster of its own."""
+    yard.config()
+    program = f"""
+from daskprs import ParallelRunConfig
+from daskprs.pipelines import Data, ParallelStep, Pipeline, StepOutput, Workspace
+config = ParallelRunConfig(entry_script={str(yard.folder / "score/score.py")!r})
+one, two = StepOutput("one"), StepOutput("two")
+first = ParallelStep("first", config, [Data.files({str(yard.files({"a": 1}))!r})], one)
+second = ParallelStep("second", config, [one], two)
+workspace = Workspace({str(yard.folder / "ws")!r})
+Pipeline(workspace, [first, second]).submit("test", {{}})
+"""
+    (yard.folder / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, yard.folder / "program.py"], capture_output=True, text=True, timeout=60
+    )
+    [run] = yard.workspace.experiments["test"].runs()
+    assert run.status == "Completed", (run.message, done.stderr)
+    assert rows(run, "second", yard.folder / "got") == ["parallel_run_step.txt,4"]
+
+
+def test_the_value_of_a_parameter_with_a_telling_name_is_not_written(yard: Yard) -> None:
+    step = yard.step(
+        "step",
+        [Data.files(yard.files({"a": 1}))],
+        arguments=[PipelineParameter("token", "c2VjcmV0")],
+    )
+    run = Pipeline(yard.workspace, [step]).submit("test")
+    run.wait_for_completion()
+    assert run.record["parameters"] == {"token": "***"}
+    runs = (yard.folder / "ws/runs").iterdir()
+    assert not [path for path in runs if "c2VjcmV0" in path.read_text()]

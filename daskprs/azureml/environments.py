@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ __all__ = ["DEFAULT_CPU_IMAGE", "DEFAULT_GPU_IMAGE", "CondaDependencies", "Envir
 # Only to be stored in an environment, where they have no meaning.
 DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
 DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda10.0-cudnn7-ubuntu16.04"
+
+
+# Options of pip, and urls: what they install has no name that could be looked for.
+_NAMELESS = re.compile(r"-|[a-z+]+://|\.?/|git\+")
 
 
 class CondaDependencies(Partial):
@@ -138,7 +143,8 @@ class Environment(Partial):
         packages = self.python.conda_dependencies.pip_packages  # type: ignore[attr-defined]
         if self.python.user_managed_dependencies:  # type: ignore[attr-defined]
             packages = []
-        return NativeEnvironment(self.name, tuple(packages), dict(self.environment_variables))
+        named = tuple(package for package in packages if not _NAMELESS.match(package.strip()))
+        return NativeEnvironment(self.name, named, dict(self.environment_variables))
 
     @classmethod
     def _of(cls, environment: NativeEnvironment) -> Environment:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import json
 import logging
 import os
@@ -25,6 +27,7 @@ from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.records import Records
 from daskprs.pipelines.reuse import EarlierSteps
 from daskprs.pipelines.steps import ParallelStep
+from daskprs.redaction import is_telling
 from daskprs.targets import open_target, within
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ class Submission:
         )
 
     def start(self) -> None:
+        _wait_at_the_end()
         _live.add(self)
         self._thread.start()
 
@@ -245,7 +249,9 @@ def new_record(pipeline: Pipeline, values: dict[str, Any], **facts: Any) -> dict
         "status": "Running",
         "message": "",
         "steps": steps,
-        "parameters": {name: repr(value) for name, value in values.items()},
+        "parameters": {
+            name: "***" if is_telling(name) else repr(value) for name, value in values.items()
+        },
         "process": process,
         "started": time.time(),
     }
@@ -292,7 +298,11 @@ def _wait_for_all() -> None:
         submission.join()
 
 
-# Before concurrent.futures refuses new work, which is before atexit.
-_register = getattr(threading, "_register_atexit", None)
-if _register is not None:
-    _register(_wait_for_all)
+@functools.cache
+def _wait_at_the_end() -> None:
+    # What is registered last comes first: before concurrent.futures and Dask end.
+    for name in ("distributed", "daskprs.run"):
+        importlib.import_module(name)
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(_wait_for_all)
