@@ -10,12 +10,12 @@ __all__ = ["plot"]
 _WIDTH = 3
 
 
-def plot(results: dict[str, Any], path: Path) -> bool:
-    """Draw what was measured; say whether there was something to draw with."""
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw what was measured, where there is something to draw with."""
     try:
         import matplotlib
     except ImportError:
-        return False
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -26,7 +26,7 @@ def plot(results: dict[str, Any], path: Path) -> bool:
                   and case["name"].startswith("J3")]  # fmt: skip
         drawn += [(_scale, (case, found)) for _, found in facts if found.get("curve")]
     if not drawn:
-        return False
+        return
     rows = -(-len(drawn) // _WIDTH)
     figure, axes = pyplot.subplots(rows, _WIDTH, figsize=(5 * _WIDTH, 3.2 * rows), squeeze=False)
     for axis in axes.flat[len(drawn) :]:
@@ -36,7 +36,6 @@ def plot(results: dict[str, Any], path: Path) -> bool:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
-    return True
 
 
 def _bars(case: dict[str, Any], axis: Any) -> None:

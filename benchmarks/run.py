@@ -229,19 +229,23 @@ def main(words: Sequence[str] | None = None) -> int:
     folder = args.folder.resolve()
     bench = Bench(folder, args.processes, lambda peer: environment(peer, folder / "environments"))
     results: dict[str, Any] = {"small": args.small, "machine": machine(), "cases": []}
+    results |= {"versions": {}, "skipped": bench.skipped}
+    name = f"{'small' if args.small else 'full'}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     chosen = _chosen(cases(args.small, args.processes), args.only)
     wanted = set(args.peers.split(",")) if args.peers else None
-    used = set()
     for case in chosen:
         peers = [p for p in case.peers if wanted is None or _environment_of(p) in wanted]
+        if not peers:
+            continue
         # In full, a first run fills the caches of the machine, and is checked, but not counted.
         results["cases"].append(bench.run(case, peers, args.runs, warm_up=not args.small))
-        used |= {_environment_of(peer) for peer in peers if peer not in bench.skipped}
-    place = folder / "environments"
-    results["versions"] = {peer: versions(peer, environment(peer, place)) for peer in sorted(used)}
-    results["skipped"] = bench.skipped
-    name = f"{'small' if args.small else 'full'}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    _write(folder / "results", name, results)
+        used = {_environment_of(peer) for peer in peers if peer not in bench.skipped}
+        for peer in sorted(used - results["versions"].keys()):
+            python = environment(peer, folder / "environments")
+            results["versions"][peer] = versions(peer, python)
+        # After each case: whoever stops it has what was measured.
+        _write(folder / "results", name, results)
+    print(f"\n{as_markdown(results)}\nIn {folder / 'results'}: {name}.json, .md and .png")
     return 0
 
 
@@ -252,10 +256,8 @@ def _environment_of(peer: str) -> str:
 def _write(folder: Path, name: str, results: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
-    text = as_markdown(results)
-    (folder / f"{name}.md").write_text(text, "utf-8")
-    print(f"\n{text}\nIn {folder}: {name}.json, {name}.md", end="")
-    print(f", {name}.png" if plot(results, folder / f"{name}.png") else " (no plot: no matplotlib)")
+    (folder / f"{name}.md").write_text(as_markdown(results), "utf-8")
+    plot(results, folder / f"{name}.png")
 
 
 if __name__ == "__main__":
