@@ -17,7 +17,7 @@ COLUMNS = {
     "id": "int64", "station": "str", "temperature": "float64", "humidity": "float64",
     "pressure": "float64", "note": "str",
 }  # fmt: skip
-LINE_BYTES = 46
+LINE_BYTES = 42
 
 
 def cached(folder: Path, key: str, make: Callable[[Path], None]) -> Path:
