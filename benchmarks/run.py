@@ -90,7 +90,8 @@ class Bench:
 
     def once(self, case: Case, peer: str, data: Path, expected: Path | None) -> Measured:
         """Run one peer once, and compare its rows."""
-        out = self.folder / "runs" / f"{case.name.replace(' ', '-').replace(',', '')}-{peer}"
+        # Two of these can run at the same time, though it says little then.
+        out = self.folder / "runs" / f"{os.getpid()}" / f"{case.name.replace(' ', '-')}-{peer}"
         shutil.rmtree(out, ignore_errors=True)
         variables = VARIABLES.get(peer, {})
         one = self._program(case, self._python(peer), PROGRAMS[peer], data, out, variables)
