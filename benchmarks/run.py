@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -227,6 +228,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, help="of each peer [2]")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench")
     args = parser.parse_args(words)
+    # So that the program that is being measured ends with this one.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = args.folder.resolve()
     bench = Bench(folder, args.processes, lambda peer: environment(peer, folder / "environments"))
     results: dict[str, Any] = {"small": args.small, "machine": machine(), "cases": []}
