@@ -1,4 +1,4 @@
-"""The command line: ``daskprs run | plan | report``.
+"""The command line: ``daskprs run | plan | report``; of a job file, see `cli_jobs`.
 
 Exit codes: 0 completed, 1 failed, 2 wrong usage (nothing was started), 130 interrupted.
 """
@@ -11,24 +11,25 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from daskprs._version import __version__
-from daskprs.cli_options import FIELDS, ManyUrls, as_typed, step_options, storage_pairs
+from daskprs.cli_options import FIELDS, ManyUrls, as_typed, is_job_file, step_options, storage_pairs
 from daskprs.exceptions import DaskprsError, RunCanceledError, UsageError
 
 if TYPE_CHECKING:
     from daskprs.config import ParallelRunConfig
+    from daskprs.plan import Plan
     from daskprs.run import ParallelRun
     from daskprs.step import ParallelRunStep
 
 __all__ = ["main"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # would break a line of a table
-_COMPLETED, _FAILED, _USAGE, _INTERRUPTED_CODE = 0, 1, 2, 130
+COMPLETED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Parameters of TabularDataset that have options of their own here.
 _NOT_FOR_READERS = {"urls", "format", "storage_options", "partition_format", "name"}
@@ -37,22 +38,22 @@ _NOT_FOR_READERS = {"urls", "format", "storage_options", "partition_format", "na
 class _Failed(click.ClickException):
     """An error of ours, as a few lines without a traceback."""
 
-    exit_code = _FAILED
+    exit_code = FAILED
 
     def show(self, file: Any = None) -> None:
         click.echo(f"Error: {self.message}", err=True)
 
 
 class _WrongUsage(_Failed):
-    exit_code = _USAGE
+    exit_code = USAGE
 
 
 class _Interrupted(_Failed):
-    exit_code = _INTERRUPTED_CODE
+    exit_code = INTERRUPTED
 
 
 @contextlib.contextmanager
-def _told_plainly(urls: str = "") -> Iterator[None]:
+def told_plainly(urls: str = "") -> Iterator[None]:
     """Tell what is wrong before any work starts in a line or two."""
     try:
         yield
@@ -66,7 +67,21 @@ def _told_plainly(urls: str = "") -> Iterator[None]:
         raise _WrongUsage(f"{type(error).__name__}: {error}") from None
 
 
+class _Commands(click.Group):
+    """Takes ``run`` and ``plan`` of a job file for commands of their own."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in ("run", "plan") and is_job_file(args[1:]):
+            from daskprs.cli_jobs import plan_job, run_job
+
+            return args[0], run_job if args[0] == "run" else plan_job, args[1:]
+        return super().resolve_command(ctx, args)
+
+
 @click.group(
+    cls=_Commands,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -88,7 +103,7 @@ def main() -> None:
         _WrongUsage(error.format_message()).show()
         where = error.ctx.command_path if error.ctx is not None else "daskprs"
         click.echo(f"Try '{where} --help'.", err=True)
-        sys.exit(_USAGE)
+        sys.exit(USAGE)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -99,8 +114,8 @@ def main() -> None:
             click.echo("Canceled. The same command goes on from what is written.", err=True)
         else:
             click.echo("Canceled before any work started.", err=True)
-        sys.exit(_INTERRUPTED_CODE)
-    sys.exit(code if isinstance(code, int) else _COMPLETED)
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else COMPLETED)
 
 
 @commands.command(
@@ -117,6 +132,8 @@ def main() -> None:
 def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **options: Any) -> None:
     """Run SCRIPT over all mini-batches; words after -- are its arguments.
 
+    If SCRIPT is a job file of Azure ML, job.yml, then its jobs: see daskprs run job.yml --help.
+
     The same command again goes on with an unfinished run, or reuses a finished one; with
     --retry-failed it runs again what has failed in it.
     """
@@ -125,7 +142,7 @@ def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **option
         raise click.UsageError("--output is missing: give a folder, such as --output out", ctx)
     if retry_failed and options["no_reuse"]:
         raise click.UsageError("--retry-failed and --no-reuse exclude each other", ctx)
-    with _told_plainly(urls):
+    with told_plainly(urls):
         step = _make_step(ctx, options)
         run = step.submit(retry_failed=retry_failed)
     same = "The same command without --no-reuse" if options["no_reuse"] else "The same command"
@@ -142,8 +159,12 @@ def run_command(ctx: click.Context, /, quiet: bool, retry_failed: bool, **option
 def plan_command(ctx: click.Context, /, **options: Any) -> None:
     """Show the mini-batches that would run; reads no data."""
     options["output"] = options["output"] or "out"
-    with _told_plainly(_option_of_inputs(ctx, options)):
+    with told_plainly(_option_of_inputs(ctx, options)):
         plan = _make_step(ctx, options).plan()
+    show_plan(plan)
+
+
+def show_plan(plan: Plan) -> None:
     click.echo("mini-batch\titems\tbytes\tinput")
     for row in plan.rows():
         # As bytes: a file name need not be text that the terminal can show.
@@ -162,7 +183,7 @@ def report_command(output: str, as_json: bool, storage_options: dict[str, Any]) 
     from daskprs.output_folder import OutputFolder
     from daskprs.report import read_report
 
-    with _told_plainly():
+    with told_plainly():
         report = read_report(OutputFolder(output, storage_options))
     click.echo(report.to_json() if as_json else str(report))
 
@@ -253,37 +274,52 @@ def _value(text: str) -> Any:
         return text
 
 
-def _wait(run: ParallelRun, quiet: bool, goes_on: str) -> int:
-    """Wait for the end; the first Ctrl-C stops cleanly, the second at once."""
+def stop_on_signals(cancel: Callable[[], None], goes_on: str) -> None:
+    """Have the first Ctrl-C stop cleanly, and the second at once."""
     presses = 0
 
     def interrupt(number: int, frame: Any) -> None:
         nonlocal presses
         presses += 1
         if presses > 1:
-            click.echo(f"Stopped at once. {goes_on} what is written.", err=True)
-            os._exit(_INTERRUPTED_CODE)
+            _say_from_a_signal(f"Stopped at once. {goes_on} what is written.")
+            os._exit(INTERRUPTED)
         click.echo("Stopping; what is done is kept. Ctrl-C again stops at once.", err=True)
-        run.cancel()
+        cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    with _told_plainly():
+
+
+def show_failure(error: DaskprsError) -> None:
+    """Show what made a run fail: the user's own traceback first."""
+    script_traceback = getattr(error, "script_traceback", "")
+    if script_traceback:
+        click.echo(f"{script_traceback.rstrip()}\n", err=True)
+    _Failed(error.message).show()
+
+
+def _say_from_a_signal(text: str) -> None:
+    # A stream refuses to be written to in the middle of its own writing.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+def _wait(run: ParallelRun, quiet: bool, goes_on: str) -> int:
+    stop_on_signals(run.cancel, goes_on)
+    with told_plainly():
         try:
             run.wait_for_completion(show_output=not quiet)
         except RunCanceledError:
             click.echo(str(run.report))
             click.echo(f"Canceled. {goes_on} there.", err=True)
-            return _INTERRUPTED_CODE
+            return INTERRUPTED
         except UsageError:
             raise
         except DaskprsError as error:
-            script_traceback = getattr(error, "script_traceback", "")
-            if script_traceback:
-                click.echo(f"{script_traceback.rstrip()}\n", err=True)
-            _Failed(error.message).show()
+            show_failure(error)
             click.echo(str(run.report))
-            return _FAILED
+            return FAILED
     sys.stderr.flush()
     click.echo(str(run.report))
-    return _COMPLETED
+    return COMPLETED
