@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -125,31 +125,66 @@ WRONG = {
 }
 
 
-Told = subprocess.CompletedProcess[str]
+Told = tuple[int, str, str]
+
+# What the command `daskprs` does, for one line after the other, without its start each time.
+PROGRAM = """
+    import contextlib, io, json, sys
+    from daskprs.cli import main
+
+    told = {}
+    for line in json.load(sys.stdin):
+        sys.argv = ["daskprs", *line.split()]
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            texts.append(stream.buffer.getvalue().decode())
+        told[line] = (code, *texts)
+    json.dump(told, sys.stdout)
+"""
 
 
 @pytest.fixture(scope="module")
 def told(place: Path) -> dict[str, Told]:
-    """What every wrong command line leads to; two at a time, for they do nothing to each other."""
+    """What every wrong command line leads to: exit code, stdout and stderr."""
     before = content_of(place)
-    with ThreadPoolExecutor(2) as pool:
-        told = dict(
-            zip(WRONG, pool.map(lambda w: daskprs(*w.split(), cwd=place), WRONG), strict=True)
-        )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        cwd=place, env=environment(), input=json.dumps(list(WRONG)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert content_of(place) == before, "nothing of the earlier output was touched"
-    return told
+    assert done.stderr == ""
+    return {line: tuple(answer) for line, answer in json.loads(done.stdout).items()}
 
 
 @pytest.mark.parametrize("line", WRONG)
 def test_a_wrong_command_line_is_answered_in_two_lines(told: dict[str, Told], line: str) -> None:
     """Exit code 2, and at most two lines that name the wrong word."""
-    answer = told[line]
-    assert (answer.returncode, answer.stdout) == (2, "")
-    lines = answer.stderr.splitlines()
+    code, out, err = told[line]
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
     assert lines[0].startswith("Error: ")
     assert len(lines) <= 2
-    assert WRONG[line] in answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert WRONG[line] in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "line", ["", f"{RUN} --frob", "run syntax.py --files in --output out", "report nowhere"]
+)
+def test_the_installed_command_gives_the_same_answer(
+    place: Path, told: dict[str, Told], line: str
+) -> None:
+    done = daskprs(*line.split(), cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == told[line]
 
 
 def test_an_output_folder_in_use_is_wrong_usage(place: Path, tmp_path: Path) -> None:
