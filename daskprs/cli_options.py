@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-__all__ = ["FIELDS", "ManyUrls", "as_typed", "pairs", "step_options", "storage_pairs"]
+__all__ = [
+    "FIELDS",
+    "ManyUrls",
+    "as_typed",
+    "is_job_file",
+    "pairs",
+    "step_options",
+    "storage_pairs",
+]
 
 # Options of the same name as the field of ParallelRunConfig: (field, type, help).
 FIELDS: list[tuple[str, Any, str]] = [
@@ -35,6 +43,8 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("description", str, "Kept for the report"),
 ]
 
+
+_JOB_FILES = (".yml", ".yaml")
 
 # Options that have another name than the parameter that they set.
 _OTHER_NAMES = {
@@ -61,6 +71,15 @@ def as_typed(message: str, urls: str = "--files or --tabular") -> str:
         message = f"{names[field]}{mark}{rest}"
     message = message.replace(" and partition_keys=", " and --partition-keys=")
     return message.replace("retry_failed", "--retry-failed")
+
+
+def is_job_file(words: list[str]) -> bool:
+    """Say whether what is to be run is a job file: the first word, or one among its options."""
+    head = words[: words.index("--")] if "--" in words else words
+    if head and not head[0].startswith("-"):
+        return head[0].lower().endswith(_JOB_FILES)
+    is_of_script = {"--files", "--tabular"} & {word.partition("=")[0] for word in head}
+    return not is_of_script and any(word.lower().endswith(_JOB_FILES) for word in head)
 
 
 def pairs(option: str, form: str = "NAME=VALUE") -> Callable[..., dict[str, str]]:
