@@ -34,6 +34,14 @@ def test_names_mean_the_same_thing_wherever_they_are_imported_from(opened: None)
     assert (Dataset, Workspace) == (SameDataset, SameWorkspace)
 
 
+@pytest.mark.parametrize("module", ["azureml.core.model", "azureml.pipeline.steps"])
+def test_a_module_can_be_imported_from_the_one_above(module: str, opened: None) -> None:
+    above, _, name = module.rpartition(".")
+    names: dict[str, Any] = {}
+    exec(f"from {above} import {name}", names)
+    assert names[name] is importlib.import_module(module)
+
+
 UNSUPPORTED = {
     "from azureml.core import ScriptRunConfig": "run it as a script of its own",
     "from azureml.core.authentication import ServicePrincipalAuthentication": "leave it out",

@@ -33,6 +33,9 @@ class _Loader(Loader):
             if attribute.startswith("_") and attribute not in names:
                 raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
             place = names.get(attribute)
+            inner_module = f"{name}.{attribute}"
+            if place is None and (inner_module in MODULES or is_package(inner_module)):
+                return importlib.import_module(inner_module)
             if place is None:
                 # Not an AttributeError, of which `from ... import` tells nothing.
                 raise ImportError(not_supported(name, attribute), name=name)
