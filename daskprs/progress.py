@@ -147,7 +147,7 @@ class _NotebookView:
         if run.dashboard_link:
             url = html.escape(run.dashboard_link, quote=True)
             link = f" <a href='{url}' target='_blank'>Dask dashboard</a>"
-        failed = f", {now.failed} failed" if now.failed else ""
+        failed = f" {now.failed} failed." if now.failed else ""
         notes = "".join(f"<br>Note: {html.escape(text)}" for text in run.notices[-3:])
         text = f"{html.escape(run.name)}: {html.escape(run.status)}. {html.escape(now.line)}"
         self._handle.update(self._html(f"{bar}<br>{text}{failed}{link}{notes}"))
