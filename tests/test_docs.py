@@ -6,17 +6,24 @@ import contextlib
 import doctest
 import inspect
 import json
+import os
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import nbclient
+import nbformat
 import pages
 import pytest
+import yaml
 from distributed import LocalCluster
+from jupyter_client import KernelManager
 from pages import ROOT, Reader, blocks
 
 import daskprs
@@ -26,10 +33,7 @@ from daskprs.shared_hosts import close_hosts
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN_PAGES = [page for page in PAGES if page.parent.name != "examples"]  # its commands: below
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-EXAMPLES = {
-    "tables": "178 wines, sorted as in the input",
-    "many_models": "12 models in",
-}
+SHARED = ROOT.parent / "shared"
 
 
 def name_of(page: Path) -> str:
@@ -98,9 +102,19 @@ def headings(page: Path) -> set[str]:
     return {line.strip().replace(" ", "-") for line in words}
 
 
-def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
+def test_every_page_and_notebook_is_linked_from_the_readme() -> None:
     linked = {path for path, _ in pages.links(ROOT / "README.md")}
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+    assert {f"notebooks/{notebook.name}" for notebook in NOTEBOOKS} <= linked
+
+
+def test_the_conda_environment_has_all_that_the_library_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
+    known = {str(line).replace(" ", "") for line in listed}
+    extras = project["optional-dependencies"]["examples"]
+    needed = {re.sub(r"\[.*?\]", "", line) for line in [*project["dependencies"], *extras]}
+    assert needed <= known
 
 
 def test_every_module_has_one_line_in_the_table_of_contributing() -> None:
@@ -121,43 +135,65 @@ def test_every_module_has_one_line_in_the_table_of_contributing() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
-    """As its page says; the digits are run in the page of the readme and in a notebook."""
-    command = f"examples/{name}/demo.py"
-    assert f"python {command}\n" in (ROOT / "examples" / "README.md").read_text("utf-8")
-    done = subprocess.run(
-        [sys.executable, ROOT / command, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert EXAMPLES[name] in done.stdout
+# One kernel runs all notebooks, as starting it and importing dask takes longer than most cells.
+AFRESH = """
+%reset -f
+import os, sys
+if "daskprs.azureml.door" in sys.modules:
+    sys.modules["daskprs.azureml.door"].uninstall()
+sys.modules.pop("daskprs.azureml", None)
+os.chdir({folder!r})
+"""
 
 
-@pytest.fixture
-def no_kernel_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jupyter and IPython keep their files in the test's folder."""
-    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    """Its files, and those of the notebooks, are in the test's folder."""
+    folder = tmp_path_factory.mktemp("kernel")
+    manager = KernelManager(connection_file=str(folder / "kernel.json"))
+    names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "TMPDIR")
+    manager.start_kernel(cwd=str(folder), env={**os.environ, **dict.fromkeys(names, str(folder))})
+    yield manager
+    manager.shutdown_kernel()
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs(notebook: Path, tmp_path: Path, no_kernel_files: None) -> None:
-    import nbclient
-    import nbformat
-
-    opened = nbformat.read(notebook, as_version=4)
-    folder = tmp_path / "work"
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, kernel: KernelManager) -> None:
+    """And leaves nothing behind in its folder."""
+    folder = tmp_path / "notebooks"
     folder.mkdir()
-    client = nbclient.NotebookClient(
-        opened, timeout=100, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
-    )
-    client.execute()
+    opened = nbformat.read(notebook, as_version=4)
+    first = nbformat.v4.new_code_cell(AFRESH.format(folder=str(folder)))
+    opened.cells.insert(0, first)
+    nbclient.NotebookClient(opened, km=kernel, timeout=100).execute()
     texts = [str(output) for cell in opened.cells for output in cell.get("outputs", [])]
     assert any("Completed" in text for text in texts)
+    assert any("Completed (reused)" in text for text in texts)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["iris", "orange_juice"])
+def test_a_notebook_can_take_the_tables_beside_the_project(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the columns, and the kinds of values, of those that it makes itself."""
+    if not SHARED.exists():
+        pytest.skip(f"{SHARED} is not on this machine")
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    code = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "project/notebooks").mkdir(parents=True)
+    read = {}
+    for is_beside in (False, True):
+        if is_beside:
+            (tmp_path / "shared").symlink_to(SHARED)
+        monkeypatch.chdir(tmp_path / "project/notebooks")
+        names: dict[str, Any] = {}
+        exec(code, names)
+        table = names["flowers" if name == "iris" else "sales"]
+        read[is_beside] = {column: values.dtype.kind for column, values in table.items()}
+        names["folder"].cleanup()
+    assert read[False].items() <= read[True].items()
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
