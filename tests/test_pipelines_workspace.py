@@ -262,6 +262,28 @@ def test_tables_are_written_by_keys(yard: Yard) -> None:
         Data.tables(yard.folder / "input").partition_by(["k"], (store, "parts"))
 
 
+def test_the_same_partitions_are_written_once_however_often_they_are_asked_for(yard: Yard) -> None:
+    """A notebook is run again; and the first time it may have been killed in the middle."""
+    pd.DataFrame({"k": ["a", "b"] * 3, "v": range(6)}).to_csv(yard.files({}) / "t.csv", index=False)
+    target = (yard.workspace.datastores.default, "parts")
+    folder = yard.folder / "ws/data/parts"
+
+    def written() -> dict[Path, int]:
+        tables = Data.tables(yard.folder / "input").partition_by(["k"], target).to_pandas()
+        assert sorted(tables["v"]) == list(range(6))
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+
+    before = written()
+    assert written() == before
+    mark = folder / "_partitions.json"
+    mark.write_text(mark.read_text().replace("true", "false"))
+    assert not set(written()) & set(before)
+    with (yard.folder / "input/t.csv").open("a") as stream:
+        stream.write("c,6\n")
+    with pytest.raises(OutputError, match="not these rows"):
+        Data.tables(yard.folder / "input").partition_by(["k"], target)
+
+
 # Models
 
 

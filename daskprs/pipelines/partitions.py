@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_partitions"]
 
+_MARK = "_partitions.json"  # tables do not read names that start so
+
 
 def write_partitions(
     dataset: FileDataset | TabularDataset,
@@ -26,12 +29,15 @@ def write_partitions(
 ) -> None:
     """Write ``<key>=<value>/.../<part>.parquet`` below a url; the columns stay in the files.
 
+    The same rows that stand there already are not written again; what a writer that was killed has
+    left is written anew.
+
     Raises
     ------
     ConfigError
         The keys are not columns.
     OutputError
-        The folder is not empty.
+        The folder has other files.
     """
     if not isinstance(dataset, TabularDataset):
         raise ConfigError.of("dataset", dataset, "a dataset of tables")
@@ -42,11 +48,46 @@ def write_partitions(
     if not keys or not set(keys) <= set(frame.columns):
         raise ConfigError.of("partition_keys", keys, f"a list of columns of {list(frame.columns)}")
     fs, root = fsspec.core.url_to_fs(url, **storage_options)
-    if fs.exists(root) and fs.find(root):
-        raise OutputError(f"{url!r} is not empty: give a folder for these partitions alone.")
+    root = root.rstrip("/")
+    source = _source(dataset, keys)
+    if fs.exists(root) and (found := fs.find(root)):
+        known = _known(fs, root)
+        if known.get("source") != source:
+            raise OutputError(
+                f"{url!r} is not empty, and its files are not these rows: give a folder for these "
+                "partitions alone."
+            )
+        if known.get("is_complete"):
+            return
+        fs.rm([path for path in found if path.endswith(".parquet")])
+    _mark(fs, root, source, is_complete=False)
     write = delayed(_write, pure=False)
     parts = frame.to_delayed()
-    dask.compute(*(write(part, keys, fs, root.rstrip("/")) for part in parts))
+    dask.compute(*(write(part, keys, fs, root) for part in parts))
+    _mark(fs, root, source, is_complete=True)
+
+
+def _source(dataset: TabularDataset, keys: list[str]) -> str:
+    """Name what is written: another content has another name."""
+    from dask.base import tokenize
+
+    files = [(file.path, file.size, str(file.version)) for file in dataset.files()]
+    reader = [dataset.format, dataset.quoted_newlines, sorted(dataset.reader_options.items())]
+    return str(tokenize(files, reader, keys))
+
+
+def _known(fs: Any, root: str) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(fs.cat_file(f"{root}/{_MARK}"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known
+
+
+def _mark(fs: Any, root: str, source: str, *, is_complete: bool) -> None:
+    fs.makedirs(root, exist_ok=True)
+    mark = json.dumps({"source": source, "is_complete": is_complete})
+    fs.pipe_file(f"{root}/{_MARK}", mark.encode())
 
 
 def _write(frame: pd.DataFrame, keys: list[str], fs: Any, root: str) -> None:
