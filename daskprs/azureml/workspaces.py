@@ -121,9 +121,15 @@ class Workspace(Partial):
     def resource_group(self) -> str:
         return str(self._native.config.get("resource_group") or "")
 
+    @property
+    def location(self) -> str:
+        """The region that config.json names; without one, the work is done where this runs."""
+        return str(self._native.config.get("location") or "local")
+
     def get_details(self) -> dict[str, str]:
         return {
             "name": self.name,
+            "location": self.location,
             "subscription_id": self.subscription_id,
             "resource_group": self.resource_group,
             "folder": self._native.folder.url,
