@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,46 @@ def rows(script: str, **package: Any) -> list[str]:
     return outcome.rows.payload.decode().splitlines()
 
 
-def evaluated(expression: str, **package: Any) -> str:
-    """Return the text of an expression in an entry process, or of the error that it raises."""
+def told(questions: Iterable[str], script: str, **package: Any) -> dict[str, str]:
+    """Return what a script's `tell` says to each question, or its error, in one entry process."""
+    script += """
+def run(mini_batch):
+    answers = []
+    for text in TEXTS:
+        try:
+            answers.append(tell(text))
+        except Exception as error:
+            answers.append(f"{type(error).__name__}: {error}")
+    return answers
+"""
+    texts = list(questions)
+    answers = rows(f"TEXTS = {texts!r}\n{script}", **package)
+    return dict(zip(texts, answers, strict=True))
+
+
+def evaluated(expressions: Iterable[str], **package: Any) -> dict[str, str]:
+    """Return the texts of expressions in an entry process, or of the errors that they raise."""
+    script = """
+from azureml.core import Dataset, Experiment, Model, Run, Workspace
+def tell(expression):
+    return repr(eval(expression))
+"""
+    return told(expressions, script, **package)
+
+
+def imported(lines: Iterable[str], expression: str) -> dict[str, str]:
+    """Return what an expression is after each line, for each of which all modules are new."""
     script = f"""
-        from azureml.core import Dataset, Experiment, Model, Run, Workspace
-        def run(mini_batch):
-            try:
-                return [repr({expression})]
-            except Exception as error:
-                return [f"{{type(error).__name__}}: {{error}}"]
-    """
-    return rows(script, **package)[0]
+import sys
+def tell(line):
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("azureml", "azureml_user", "entry_script"):
+            del sys.modules[name]
+    names = {{}}
+    exec(line, names)
+    return eval({expression!r}, names)
+"""
+    return told(lines, script)
 
 
 def facts(**values: Any) -> dict[str, str]:
@@ -58,9 +88,14 @@ IMPORTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def modules() -> dict[str, str]:
+    return imported(IMPORTS.values(), "A.__module__.partition('.')[0]")
+
+
 @pytest.mark.parametrize("line", IMPORTS.values(), ids=IMPORTS)
-def test_an_import_of_a_published_script_works(line: str) -> None:
-    assert rows(f"{line}\ndef run(m): return [A.__module__.partition('.')[0]]") == ["daskprs"]
+def test_an_import_of_a_published_script_works(modules: dict[str, str], line: str) -> None:
+    assert modules[line] == "daskprs"
 
 
 def test_all_names_of_entry_script_are_one_object() -> None:
@@ -82,15 +117,27 @@ MISSING = {
 }
 
 
+@pytest.fixture(scope="module")
+def errors() -> dict[str, str]:
+    return imported([statement for statement, _, _ in MISSING.values()], "None")
+
+
 @pytest.mark.parametrize("line", MISSING)
-def test_an_import_that_is_not_there_says_what_to_use_instead(line: str) -> None:
+def test_an_import_that_is_not_there_says_what_to_use_instead(
+    errors: dict[str, str], line: str
+) -> None:
     statement, name, instead = MISSING[line]
-    with hosted(f"{statement}\ndef run(m): return m") as host, pytest.raises(Exception) as told:
-        host.run("a")
-    error = str(told.value)
+    error = errors[statement]
     assert error.startswith("ModuleNotFoundError: ")
     assert f"{name} is not there in an entry process of daskprs" in error
     assert instead in error
+
+
+def test_an_import_that_is_not_there_ends_the_start() -> None:
+    statement, name, _ = MISSING["a class"]
+    expected = pytest.raises(Exception, match=f"^ModuleNotFoundError: .*{name} is not there")
+    with hosted(f"{statement}\ndef run(m): return m") as host, expected:
+        host.run("a")
 
 
 def test_a_script_may_try_an_import_that_is_not_there() -> None:
@@ -133,14 +180,19 @@ ANSWERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def answers() -> dict[str, str]:
+    return evaluated(ANSWERS)
+
+
 @pytest.mark.parametrize("expression", ANSWERS)
-def test_without_a_workspace(expression: str) -> None:
+def test_without_a_workspace(answers: dict[str, str], expression: str) -> None:
     """What works does, and the rest says what to do."""
-    assert evaluated(expression) == ANSWERS[expression]
+    assert answers[expression] == ANSWERS[expression]
 
 
 def test_a_run_knows_its_pipeline_and_workspace() -> None:
-    told = facts(
+    environment = facts(
         run={"id": "step-1", "experiment": "digits", "parent": "pipeline-1"},
         workspace={"name": "ws", "subscription_id": "sub", "resource_group": "rg"},
     )
@@ -159,7 +211,7 @@ def test_a_run_knows_its_pipeline_and_workspace() -> None:
             ]
     """
     expected = ["step-1 pipeline-1 digits", "ws sub rg", "step-1 ws sub rg digits"]
-    assert rows(script, environment=told) == expected
+    assert rows(script, environment=environment) == expected
 
 
 def test_facts_that_are_not_json_end_the_start_with_their_name() -> None:
@@ -168,14 +220,19 @@ def test_facts_that_are_not_json_end_the_start_with_their_name() -> None:
         host.run("a")
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> dict[str, str]:
-    """Two versions of a model that is a file, and one of a folder."""
-    write(tmp_path, {"1/iris.pkl": "one", "2/iris.pkl": "two", "mnist/model.meta": "graph"})
-    versions = [{"version": n, "path": str(tmp_path / f"{n}/iris.pkl")} for n in (1, 2)]
+@pytest.fixture(scope="module")
+def of_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Answers where a model has two versions, each a file, and another is a folder."""
+    folder = tmp_path_factory.mktemp("models")
+    write(folder, {"1/iris.pkl": "one", "2/iris.pkl": "two", "mnist/model.meta": "graph"})
+    versions: list[dict[str, Any]] = [
+        {"version": n, "path": str(folder / f"{n}/iris.pkl")} for n in (1, 2)
+    ]
     versions[1]["tags"] = {"kind": "svm"}
-    mnist = [{"version": 7, "path": str(tmp_path / "mnist")}]
-    return facts(models={"iris": versions, "mnist": mnist})
+    mnist = [{"version": 7, "path": str(folder / "mnist")}]
+    environment = facts(models={"iris": versions, "mnist": mnist})
+    found = evaluated(MODEL_ANSWERS, environment=environment)
+    return {expression: text.replace(str(folder), "") for expression, text in found.items()}
 
 
 MODEL_ANSWERS = {
@@ -200,14 +257,13 @@ MODEL_ANSWERS = {
 
 
 @pytest.mark.parametrize("expression", MODEL_ANSWERS)
-def test_models_of_the_step(expression: str, models: dict[str, str], tmp_path: Path) -> None:
-    found = evaluated(expression, environment=models).replace(str(tmp_path), "")
-    assert found == MODEL_ANSWERS[expression]
+def test_models_of_the_step(of_models: dict[str, str], expression: str) -> None:
+    assert of_models[expression] == MODEL_ANSWERS[expression]
 
 
 def test_a_model_that_is_not_on_this_node_is_told_with_its_path() -> None:
-    told = facts(models={"iris": [{"version": 1, "path": "/nowhere/iris.pkl"}]})
-    found = evaluated("Model.get_model_path('iris')", environment=told)
+    environment = facts(models={"iris": [{"version": 1, "path": "/nowhere/iris.pkl"}]})
+    [found] = evaluated(["Model.get_model_path('iris')"], environment=environment).values()
     assert "should stand at /nowhere/iris.pkl, which is not there on this node" in found
 
 
@@ -225,29 +281,32 @@ def test_models_in_the_folder_of_azureml_model_dir(kind: str, tmp_path: Path) ->
     root, files, expected = FOLDERS[kind]
     write(tmp_path, files)
     environment = {"AZUREML_MODEL_DIR": os.path.normpath(tmp_path / root)}
-    found = evaluated("Model.get_model_path('iris')", environment=environment)
+    [found] = evaluated(["Model.get_model_path('iris')"], environment=environment).values()
     assert found == repr(str(tmp_path / expected))
 
 
 def test_the_only_model_of_a_step_is_in_the_folder_of_azureml_model_dir(tmp_path: Path) -> None:
     write(tmp_path, {"m/model.pth": "weights"})
-    told = facts(models={"net": [{"version": 1, "path": str(tmp_path / "m/model.pth")}]})
+    environment = facts(models={"net": [{"version": 1, "path": str(tmp_path / "m/model.pth")}]})
     script = """
         import os
         def run(mini_batch):
             return [open(os.path.join(os.getenv("AZUREML_MODEL_DIR"), "model.pth")).read()]
     """
-    assert rows(script, environment=told) == ["weights"]
+    assert rows(script, environment=environment) == ["weights"]
 
 
-@pytest.fixture
-def side(tmp_path: Path) -> tuple[SideInput, ...]:
+@pytest.fixture(scope="module")
+def of_side_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("side")
     files = {"labels/a.csv": "x,y\n1,2\n", "labels/b.csv": "x,y\n3,4\n", "iris.pkl": "model"}
-    write(tmp_path, files)
-    return tuple(
-        SideInput(name, str(tmp_path / path), is_file="." in path)
+    write(folder, files)
+    side_inputs = tuple(
+        SideInput(name, str(folder / path), is_file="." in path)
         for name, path in {"labels": "labels", "iris": "iris.pkl"}.items()
     )
+    found = evaluated(SIDE_ANSWERS, side_inputs=side_inputs)
+    return {expression: text.replace(str(folder), "") for expression, text in found.items()}
 
 
 SIDE_ANSWERS = {
@@ -268,9 +327,8 @@ SIDE_ANSWERS = {
 
 
 @pytest.mark.parametrize("expression", SIDE_ANSWERS)
-def test_side_inputs(expression: str, side: tuple[SideInput, ...], tmp_path: Path) -> None:
-    found = evaluated(expression, side_inputs=side).replace(str(tmp_path), "")
-    assert found == SIDE_ANSWERS[expression]
+def test_side_inputs(of_side_inputs: dict[str, str], expression: str) -> None:
+    assert of_side_inputs[expression] == SIDE_ANSWERS[expression]
 
 
 def test_what_a_run_logs_is_a_line_of_json_each() -> None:
