@@ -267,10 +267,11 @@ def test_the_same_partitions_are_written_once_however_often_they_are_asked_for(y
     pd.DataFrame({"k": ["a", "b"] * 3, "v": range(6)}).to_csv(yard.files({}) / "t.csv", index=False)
     target = (yard.workspace.datastores.default, "parts")
     folder = yard.folder / "ws/data/parts"
+    rows = list(range(6))
 
     def written() -> dict[Path, int]:
         tables = Data.tables(yard.folder / "input").partition_by(["k"], target).to_pandas()
-        assert sorted(tables["v"]) == list(range(6))
+        assert sorted(tables["v"]) == rows
         return {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
 
     before = written()
@@ -280,7 +281,11 @@ def test_the_same_partitions_are_written_once_however_often_they_are_asked_for(y
     assert not set(written()) & set(before)
     with (yard.folder / "input/t.csv").open("a") as stream:
         stream.write("c,6\n")
-    with pytest.raises(OutputError, match="not these rows"):
+    rows.append(6)
+    assert not set(written()) & set(before), "other rows take the place of these"
+    (folder / "mine.parquet").write_bytes(b"")
+    (yard.folder / "input/t.csv").write_text("k,v\nc,6\n")
+    with pytest.raises(OutputError, match="is not empty"):
         Data.tables(yard.folder / "input").partition_by(["k"], target)
 
 

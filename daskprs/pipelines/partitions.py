@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_partitions"]
 
+_OURS = re.compile(r"/[0-9a-f]{32}\.parquet$")
 _MARK = "_partitions.json"  # tables do not read names that start so
 
 
@@ -29,8 +31,8 @@ def write_partitions(
 ) -> None:
     """Write ``<key>=<value>/.../<part>.parquet`` below a url; the columns stay in the files.
 
-    The same rows that stand there already are not written again; what a writer that was killed has
-    left is written anew.
+    Rows that stand there already are not written again. Other rows that were written here before,
+    by the same keys, are replaced, and so is what a writer that was killed has left.
 
     Raises
     ------
@@ -52,19 +54,18 @@ def write_partitions(
     source = _source(dataset, keys)
     if fs.exists(root) and (found := fs.find(root)):
         known = _known(fs, root)
-        if known.get("source") != source:
-            raise OutputError(
-                f"{url!r} is not empty, and its files are not these rows: give a folder for these "
-                "partitions alone."
-            )
-        if known.get("is_complete"):
+        if known == {"keys": keys, "source": source, "is_complete": True}:
             return
-        fs.rm([path for path in found if path.endswith(".parquet")])
-    _mark(fs, root, source, is_complete=False)
+        ours = [path for path in found if _OURS.search(path)]
+        if known.get("keys") != keys or len(ours) < len(found) - 1:
+            raise OutputError(f"{url!r} is not empty: give a folder for these partitions alone.")
+        _mark(fs, root, keys, source, is_complete=False)
+        fs.rm(ours)
+    _mark(fs, root, keys, source, is_complete=False)
     write = delayed(_write, pure=False)
     parts = frame.to_delayed()
     dask.compute(*(write(part, keys, fs, root) for part in parts))
-    _mark(fs, root, source, is_complete=True)
+    _mark(fs, root, keys, source, is_complete=True)
 
 
 def _source(dataset: TabularDataset, keys: list[str]) -> str:
@@ -84,9 +85,9 @@ def _known(fs: Any, root: str) -> dict[str, Any]:
     return known
 
 
-def _mark(fs: Any, root: str, source: str, *, is_complete: bool) -> None:
+def _mark(fs: Any, root: str, keys: list[str], source: str, *, is_complete: bool) -> None:
     fs.makedirs(root, exist_ok=True)
-    mark = json.dumps({"source": source, "is_complete": is_complete})
+    mark = json.dumps({"keys": keys, "source": source, "is_complete": is_complete})
     fs.pipe_file(f"{root}/{_MARK}", mark.encode())
 
 
