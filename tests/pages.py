@@ -6,6 +6,7 @@ sh         commands; each has to succeed
 python     code that runs; with ``>>>``, its output has to be what the page shows
 python     whose first line is ``# name.py``: becomes that file, and is not run
 python     that imports from azureml without the door: only has to be Python
+yaml       whose first line is ``# name.yml``: becomes that file
 json       only has to be JSON
 text       nothing
 =========  ========================================================================================
@@ -134,19 +135,28 @@ class Reader:
     def _json(self, block: Block) -> None:
         json.loads(block.text)
 
-    def _python(self, block: Block) -> None:
-        text = self._here(block.text)
-        code = (
-            None if ">>> " in text else compile("\n" * (block.line - 1) + text, block.page, "exec")
-        )
+    def _yaml(self, block: Block) -> None:
+        assert self._becomes_file(block.text), f"{block.where}: it has no name"
+
+    def _becomes_file(self, text: str) -> bool:
+        """Write a block that begins with the name of a file."""
         file = _FILE.match(text)
         if file is not None:
             path = self.folder / file[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text[file.end() :], "utf-8")
-        elif re.search(r"^from azureml\.", text, re.MULTILINE) and DOOR not in text:
+        return file is not None
+
+    def _python(self, block: Block) -> None:
+        text = self._here(block.text)
+        code = (
+            None if ">>> " in text else compile("\n" * (block.line - 1) + text, block.page, "exec")
+        )
+        if self._becomes_file(text):
             return
-        elif code is not None:
+        if re.search(r"^from azureml\.", text, re.MULTILINE) and DOOR not in text:
+            return
+        if code is not None:
             exec(code, self.names)
         else:
             self._doctest(block, text)

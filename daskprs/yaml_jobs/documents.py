@@ -99,9 +99,10 @@ class Document:
 
     def error(self, at: At, message: str) -> ConfigError:
         """Make an error that names file, line and key."""
-        dotted = ".".join(map(str, at))
-        text = f"{self.where(at)}: {dotted}{': ' if dotted else ''}{message}"
-        return ConfigError(text, is_located=True)
+        where, dotted = self.where(at), ".".join(map(str, at))
+        if not dotted or where == f"--set {dotted}":
+            return ConfigError(f"{where}: {message}", is_located=True)
+        return ConfigError(f"{where}: {dotted}: {message}", is_located=True)
 
     @property
     def section(self) -> Section:
