@@ -52,6 +52,11 @@ MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
 MOST_PARTITIONS = 15_000
 
+_RESULTS_ARE_MISSING = (
+    "\nNo mini-batch has failed: items for which run() returns nothing count as failed ones. Where "
+    "it returns one result for many items, set error_threshold=-1."
+)
+
 
 class Driver:
     """Runs what is missing of a job.
@@ -187,8 +192,9 @@ class Driver:
         planned = self.planner.planned if scheduled else None
         why = threshold_exceeded(self.job.config, tally, planned=planned)
         if why is not None:
+            hint = "" if tally.mini_batches.failed else _RESULTS_ARE_MISSING
             raise ThresholdExceededError(
-                f"{why}: the run was stopped. First failures:\n{self.failures.text()}",
+                f"{why}: the run was stopped. First failures:\n{self.failures.text()}{hint}",
                 script_traceback=self.failures.traceback,
             )
 

@@ -184,6 +184,16 @@ def test_a_threshold_is_exceeded_strictly(
         assert len(workplace.rows()) == 10 - failing
 
 
+def test_missing_results_that_exceed_a_threshold_are_told_from_failures(workplace: Any) -> None:
+    """One result for many items is what a script for partitions may want to give."""
+    script = workplace.script("def run(mini_batch):\n    return mini_batch[:1]\n")
+    config = ParallelRunConfig(entry_script=script, mini_batch_size=5, error_threshold=3)
+    inputs = [FileDataset(workplace.files(5))]
+    run = ParallelRunStep("one-row", config, inputs=inputs, output=workplace.output).submit()
+    with pytest.raises(ThresholdExceededError, match="No mini-batch has failed"):
+        run.wait_for_completion()
+
+
 def test_a_run_in_which_nothing_succeeds_has_failed(workplace: Any) -> None:
     """Spec 3: append_row without one success is a failed run, whatever the thresholds."""
     run = run_step(workplace, {n: ["raise"] * 3 for n in range(3)}, 3, run_max_try=1)
