@@ -46,6 +46,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("docs", "examples"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    # A process that loads pandas and more for a few rows costs more than it saves. The commands of
+    # the pages, and the notebooks, are run on all cores.
+    monkeypatch.setattr("dask.system.CPU_COUNT", 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("daskprs.azureml", None)  # a page opens the door by importing it
