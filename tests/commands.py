@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,8 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
+import pytest
+
+from daskprs.cli import main
 
 DASKPRS = str(Path(sys.executable).with_name("daskprs"))
 
@@ -40,6 +45,34 @@ def daskprs(
         timeout=timeout,
         check=False,
     )
+
+
+def in_process(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end in this process, which has imported all that it needs."""
+    argv = ["daskprs", *map(str, words)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with (
+        contextlib.chdir(cwd), _signals_restored(), mock.patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):  # fmt: skip
+        main()
+    texts = []
+    for stream in (out, err):
+        stream.seek(0)
+        texts.append(stream.read())
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(argv, ended.value.code, *texts)
+
+
+@contextlib.contextmanager
+def _signals_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Command:
@@ -97,7 +130,7 @@ def command(*words: object, cwd: Path) -> Iterator[Command]:
 
 def report_of(output: Path) -> dict[str, Any]:
     """Read the report as a program does."""
-    told = daskprs("report", output, "--json", cwd=output)
+    told = in_process("report", output, "--json", cwd=output)
     assert told.returncode == 0, told.stderr
     report: dict[str, Any] = json.loads(told.stdout)
     return report

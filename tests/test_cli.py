@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command, command, content_of, daskprs, journaled, report_of
+from commands import Command, command, content_of, daskprs, in_process, journaled, report_of
 
 EVERYTHING = """
 import argparse
@@ -77,7 +77,7 @@ def test_every_option_reaches_the_run_and_its_script(workplace: Any) -> None:
     output_file = str(here / "out" / "rows.csv")
     assert f"Output        {output_file}\n" in done.stdout
 
-    told = report_of(here / "out")
+    told = json.loads(daskprs("report", "out", "--json", cwd=here).stdout)
     assert told["status"] == "Completed"
     assert told["mini_batches"] == {"total": 4, "succeeded": 4, "failed": 0}
     assert told["items"] == {"total": 7, "succeeded": 7, "failed": 0}
@@ -138,7 +138,7 @@ def test_a_run_that_fails_shows_the_scripts_traceback_first_and_goes_on(workplac
     assert told["items"]["failed"] == 2
     assert "Status        Failed" in failed.stdout
 
-    done = daskprs(*words, *arguments, cwd=here)
+    done = in_process(*words, *arguments, cwd=here)
     assert done.returncode == 0, done.stderr
     assert (here / "out" / "parallel_run_step.txt").read_text().splitlines() == rows[:1] * 3
     told = report_of(here / "out")
@@ -216,7 +216,7 @@ def test_after_ctrl_c_the_same_command_goes_on(workplace: Any, how: str) -> None
     assert 3 < len(kept) < COUNT
 
     (workplace.calls / "in_a_hurry").touch()
-    done = daskprs(*words, cwd=here)
+    done = in_process(*words, cwd=here)
     assert done.returncode == 0, done.stderr
     names = [f"f{number:05d}.bin" for number in range(COUNT)]
     assert workplace.row_counts() == Counter(names)
@@ -246,7 +246,9 @@ def test_plan_shows_the_mini_batches_and_reads_no_data(workplace: Any) -> None:
     (tables / "b.csv.gz").write_bytes(b"?" * 2500)
     (tables / "c.csv").write_bytes(b'"' * 2500)
     (tables / "empty.csv").write_bytes(b"")
-    told = daskprs("plan", "score.py", "--tabular", "tables", "--mini-batch-size", "1KB", cwd=here)
+    told = in_process(
+        "plan", "score.py", "--tabular", "tables", "--mini-batch-size", "1KB", cwd=here
+    )
     assert told.returncode == 0, told.stderr
     planned = [row.split("\t")[3].split("/")[-1] for row in told.stdout.splitlines()[1:-1]]
     expected = [f"a.parquet part {n} of 3" for n in (1, 2, 3)] + ["b.csv.gz"]
@@ -288,7 +290,7 @@ def test_partitions_by_paths_and_by_columns(workplace: Any) -> None:
     }
     counts = {"files": 4, "paths": 2, "both": 4}
     for kind, words in options.items():
-        done = daskprs("run", "score.py", *words, "--output", kind, cwd=here)
+        done = in_process("run", "score.py", *words, "--output", kind, cwd=here)
         assert done.returncode == 0, done.stderr
         rows = (here / kind / "parallel_run_step.txt").read_text().splitlines()
         assert Counter(rows) == expected[kind]
