@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 from commands import daskprs
 from job_files import Place
@@ -292,3 +293,45 @@ def test_a_script_that_fails_shows_its_own_traceback(place: Place) -> None:
     place.write("script/digits.py", "def run(mini_batch):\n    raise ValueError('no digit')\n")
     with pytest.raises(EntryScriptError, match="no digit"):
         place.complete()
+
+
+def test_what_is_in_a_store_is_fetched_for_a_command(place: Place) -> None:
+    """Again when it has changed; the url itself where the mode is direct."""
+    store = fsspec.filesystem("memory")
+    store.pipe("/letters/a.txt", b"a")
+    place.write(
+        "job.yml",
+        """\
+        type: command
+        command: (cat ${{inputs.letters}}/*; echo ${{inputs.url}}) > ${{outputs.all}}
+        inputs:
+          letters: {path: memory://letters}
+          url: {path: memory://letters, mode: direct}
+        outputs:
+          all: {type: uri_file, path: all.txt}
+        """,
+    )
+    place.complete("job.yml")
+    assert place.lines("job.outputs/all.txt") == ["amemory://letters"]
+    store.pipe("/letters/b.txt", b"b")
+    place.complete("job.yml")
+    assert place.lines("job.outputs/all.txt") == ["abmemory://letters"]
+    assert len(list((place.folder / "job.outputs/job/inputs").iterdir())) == 1
+    store.rm("/letters", recursive=True)
+
+
+def test_rows_as_an_output_of_the_pipeline(place: Place) -> None:
+    """A date is text; modules of the user's code cannot be taken for those of Python."""
+    place.write("script/signal.py", "raise RuntimeError\n")
+    place.write("script/digits.py", DIGITS)
+    text = MNIST.replace("count: 7", "count: 2024-05-31").replace("seq ${{inputs.count}}", "seq 2")
+    text = text.replace("hello", "${{inputs.count}}").replace("$GREETING", "${{inputs.count}}")
+    text = text.replace("environment_variables: {GREETING: ${{inputs.count}}}", "tags: {}")
+    text = text[: text.index("  count_rows:")].replace(
+        "job_output_file:\n        type: uri_file", "job_output_file: ${{parent.outputs.final}}"
+    )
+    place.write("pipeline.yml", text)
+    run = place.complete()
+    rows = place.folder / "pipeline.outputs/final/parallel_run_step.txt"
+    assert run.outputs("predict_digits") == [("job_output_file", str(rows))]
+    assert place.lines(str(rows)) == [f"{n}.png: 2024-05-31 {n}" for n in (1, 2)]

@@ -184,3 +184,10 @@ def test_a_wrong_command_line_is_answered_in_two_lines(place: Place, line: str) 
     assert LINES[line] in told.stderr
     assert len(told.stderr.splitlines()) <= 2
     assert not list(Path(place.folder).glob("*.outputs"))
+
+
+def test_an_output_of_the_pipeline_has_one_writer(place: Place) -> None:
+    job = "{type: command, command: 'true', outputs: {x: '${{parent.outputs.all}}'}}"
+    place.write("two.yml", f"outputs: {{all: }}\njobs:\n  a: {job}\n  b: {job}\n")
+    with pytest.raises(ConfigError, match=r"line 1: outputs\.all: both a and b write it"):
+        place.load("two.yml")

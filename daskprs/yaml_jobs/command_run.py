@@ -19,8 +19,8 @@ from daskprs.exceptions import EntryScriptError, OutputError, RunCanceledError, 
 from daskprs.json_text import json_text
 from daskprs.output_folder import OutputFolder
 from daskprs.wording import counted
+from daskprs.yaml_jobs import keeper
 from daskprs.yaml_jobs.file_states import code_state, folder_state
-from daskprs.yaml_jobs.keeper import BUSY
 
 __all__ = ["Command", "CommandRun"]
 
@@ -189,11 +189,12 @@ class CommandRun:
     def _call(self, log: Any) -> int:
         command = self.command
         folder = command.code or command.folder
-        keeper = [sys.executable, "-m", "daskprs.yaml_jobs.keeper"]
+        # Isolated: the code of the user may have modules of any name.
+        start = [sys.executable, "-I", keeper.__file__]
         # `python` in a command is the one that runs this.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         process = subprocess.Popen(
-            [*keeper, str(command.folder / ".daskprs" / "command.lock"), command.text],
+            [*start, str(command.folder / ".daskprs" / "command.lock"), command.text],
             cwd=folder,
             env={**os.environ, "PATH": path, **command.variables},
             stdin=subprocess.PIPE,
@@ -222,8 +223,6 @@ class CommandRun:
 
     def _failed(self, code: int) -> RunFailedError:
         name = self.command.name
-        if code == BUSY:
-            return RunFailedError(f"the command of the job {name!r} is still running elsewhere.")
         message = (
             f"the job {name!r} has failed: its command ended with exit code {code}. Its output is "
             f"in {self.log}."

@@ -17,6 +17,15 @@ __all__ = ["At", "Document", "Section"]
 At = tuple[str | int, ...]
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Takes a date for text: in these files it is a value for a script."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file.
@@ -59,7 +68,7 @@ class Document:
         name = path.name if isinstance(path, Path) else path
         origins: dict[At, str] = {}
         try:
-            loader = yaml.SafeLoader(data)
+            loader = _Loader(data)
             node = loader.get_single_node()
             for at, line in _lines(node, (), name):
                 origins[at] = f"{name}, line {line + 1}"
@@ -166,7 +175,7 @@ def _lines(node: yaml.Node | None, at: At, name: str) -> Iterator[tuple[At, int]
 
 def _scalar(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 (it is a safe one)
     except yaml.YAMLError:
         return text
 

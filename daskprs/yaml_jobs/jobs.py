@@ -160,6 +160,7 @@ class JobFile:
         both = sorted(set(jobs) & set(reader.outputs))
         if both:
             raise section.error("a job has the same name: take another one.", "outputs", both[0])
+        _check_writers(section, jobs, reader.outputs)
         goes_on = bool(settings and settings.get("continue_on_step_failure", False))
         return cls(document, name, _bound(jobs), folder, goes_on)
 
@@ -306,6 +307,13 @@ def _component(use: Section) -> Section:
     if not isinstance(body.content, dict):
         raise body.error("it is no component: it must be a mapping.")
     return body
+
+
+def _check_writers(section: Section, jobs: dict[str, JobSpec], outputs: dict[str, Output]) -> None:
+    for name, output in outputs.items():
+        writers = [job.name for job in jobs.values() if output in job.outputs.values()]
+        if len(writers) > 1:
+            raise section.error(f"both {' and '.join(writers)} write it.", "outputs", name)
 
 
 def _bound(jobs: dict[str, JobSpec]) -> dict[str, JobSpec]:

@@ -1,7 +1,7 @@
 """Runs a command in a process of its own, and stops it when whoever wants it is gone.
 
-``python -m daskprs.yaml_jobs.keeper LOCK COMMAND``: the command ends when the standard input of
-this process does. LOCK is a file that only one keeper at a time holds.
+``python keeper.py LOCK COMMAND``: the command ends when the standard input of this process does.
+LOCK is a file that only one keeper at a time holds. It imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import subprocess
 import sys
 import time
 
-__all__ = ["BUSY", "main"]
+__all__ = ["main"]
 
-BUSY = 250  # exit code: another keeper holds the lock
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _WAIT = 10.0  # for a keeper that is just ending
 
@@ -33,7 +32,8 @@ def main(lock: str, command: str) -> int:
             break
         except OSError:
             if time.monotonic() > deadline:
-                return BUSY
+                sys.stderr.write("The command of an earlier start is still running.\n")
+                return 1
             time.sleep(0.05)
     shell = shutil.which("bash") or "/bin/sh"
     process = subprocess.Popen(

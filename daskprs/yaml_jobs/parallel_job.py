@@ -62,6 +62,7 @@ class Settings:
         if spec.get("task") is None:
             raise spec.body.error("the key 'task' is missing: it names the entry_script.")
         self.task = spec.find("task").child("task")
+        self.rows_name = ""
         self.given: dict[str, Any] = {}
         self.where: dict[str, Section] = {}
         for key, setting in _KEYS.items():
@@ -78,11 +79,9 @@ class Settings:
         self._take_flags()
         if self.rows is not None and self.rows.type == "uri_file":
             named = replace(self.rows, file_name=self.row_file())
-            spec.outputs[self.rows.name] = self.rows = named
+            spec.outputs[self.rows_name] = self.rows = named
         if "partition_keys" in self.given:
             self.given.pop("mini_batch_size", None)  # as in Azure ML
-        elif self.split.type != "mltable":
-            self.given.setdefault("mini_batch_size", 1)
 
     def _take_flags(self) -> None:
         section = self.task.child("program_arguments")
@@ -153,7 +152,8 @@ class Settings:
         reference = whole(text)
         if reference is None or reference.scope != "outputs":
             raise where.error(f"{text!r} is not accepted: write ${{{{outputs.NAME}}}}.")
-        return self.spec.outputs[reference.names[0]]
+        [self.rows_name] = reference.names
+        return self.spec.outputs[self.rows_name]
 
     def config(self, compute_target: str | None) -> ParallelRunConfig:
         """Make the settings of the run.
@@ -256,7 +256,11 @@ class ParallelJob(ParallelStep):
         self, config: ParallelRunConfig, places: Mapping[StepOutput, DataPath]
     ) -> ParallelRunStep:
         """Make what runs, as soon as its inputs are there."""
-        self.inputs = [self.dataset()]
+        dataset = self.dataset()
+        is_free = config.mini_batch_size is None and config.partition_keys is None
+        if is_free and isinstance(dataset, FileDataset):
+            config = config.with_changes(mini_batch_size=1)  # as in Azure ML
+        self.inputs = [dataset]
         self._side: dict[str, FileDataset] = {}
         self.arguments = [
             found

@@ -169,13 +169,10 @@ class JobRun:
     def outputs(self, name: str) -> list[tuple[str, str]]:
         """Tell the outputs of a parallel job, and where they are."""
         step = self.job.steps[name]
-        rows = step.job_settings.rows if isinstance(step, ParallelJob) else None
-        found = []
-        for output in self.job.file.jobs[name].outputs.values():
-            is_rows = rows is not None and output.name == rows.name
-            path = step.published if is_rows and isinstance(step, ParallelJob) else None
-            found.append((output.name, path or output.path))
-        return found
+        found = {key: output.path for key, output in self.job.file.jobs[name].outputs.items()}
+        if isinstance(step, ParallelJob) and step.published is not None:
+            found[step.job_settings.rows_name] = step.published
+        return list(found.items())
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,8 +94,6 @@ def literal(section: Section, declared: dict[str, Any]) -> Literal:
     ConfigError
     """
     value = section.content
-    if isinstance(value, datetime.date):
-        return Literal(value.isoformat())
     kind = declared.get("type", "string")
     wanted = _NUMBERS.get(kind)
     if wanted is not None and not _is_of(value, wanted):
