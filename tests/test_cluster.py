@@ -185,8 +185,8 @@ def test_the_scheduler_is_killed(
         assert time.monotonic() - began < 30
         kept = run.report.mini_batches.succeeded
         assert kept > 5
-    with commands(tmp_path / "another") as cluster:
-        again = step(workplace, cluster.address, 30, delay=0.1).submit()
+    with threads() as another:
+        again = step(workplace, another.scheduler_address, 30, delay=0.1).submit()
         assert again.wait_for_completion(timeout=60) == "Completed"
         assert workplace.row_counts() == rows_of(30)
         assert again.report.kept == kept
