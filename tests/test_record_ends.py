@@ -148,7 +148,7 @@ def valid_csvs(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.one_of(random_texts, valid_csvs()),
     st.integers(1, 9),
@@ -172,7 +172,7 @@ def test_cuts_are_those_of_a_state_machine_by_bytes(
     assert cut(text, parts, **options) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(random_texts, min_size=3, max_size=12).map(b"\n".join),
     st.integers(1, 64),
@@ -189,7 +189,7 @@ def test_resuming_after_unusual_quotes_is_exact(
     assert cuts == reference_cuts(text, parts, False, dialect)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(valid_csvs(), st.integers(1, 6), st.integers(1, 16))
 def test_parts_of_a_valid_csv_read_as_the_whole(text: bytes, parts: int, block_size: int) -> None:
     """Reading the parts, each with the header before it, gives the rows of the whole file."""
@@ -201,7 +201,7 @@ def test_parts_of_a_valid_csv_read_as_the_whole(text: bytes, parts: int, block_s
         pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), whole)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(random_texts, st.integers(1, 4), st.sampled_from(DIALECTS))
 def test_parts_of_any_text_read_as_the_whole(text: bytes, parts: int, dialect: Dialect) -> None:
     """What the parser makes of a text, however odd, is what it makes of its parts."""
@@ -376,7 +376,7 @@ def test_cutting_into_nothing_is_an_error(parts: int, block_size: int) -> None:
         cut(b"a\n", parts, block_size=block_size)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.text(st.sampled_from('{"a\\ \t\r\n\n'), max_size=40).map(str.encode),
     st.integers(1, 9),

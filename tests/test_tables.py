@@ -86,7 +86,7 @@ def csv_texts(draw: st.DrawFn) -> bytes:
     return ("\ufeff" if draw(st.booleans()) else "").encode() + text.encode()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(csv_texts(), st.integers(2, 30))
 @example(b"a\n1\n2\n3\n\n\n", 9)
 @example(b"a,b\n1,x\n,y\n3,z\n", 3)
