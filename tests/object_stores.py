@@ -64,8 +64,9 @@ class Server:
         }
         return {"connection_string": ";".join(f"{name}={text}" for name, text in parts.items())}
 
+    @functools.cached_property
     def fs(self) -> Any:
-        """Open the store past all caches."""
+        """The store past all caches; one for all tests, as clients take long to make."""
         return fsspec.filesystem(
             self.kind, skip_instance_cache=True, use_listings_cache=False, **self.options()
         )
@@ -78,9 +79,9 @@ class Bucket:
     server: Server
     name: str
 
-    @functools.cached_property
+    @property
     def _fs(self) -> Any:
-        return self.server.fs()
+        return self.server.fs
 
     @property
     def kind(self) -> str:
@@ -124,7 +125,7 @@ class Bucket:
 @contextlib.contextmanager
 def new_bucket(server: Server) -> Iterator[Bucket]:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
-    server.fs().mkdir(name)
+    server.fs.mkdir(name)
     yield Bucket(server, name)
 
 

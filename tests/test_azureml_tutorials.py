@@ -135,7 +135,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, images: Path) -> Itera
         yield {"accounts": {"pipelinedata": {"url": "account"}}}
         return
     with serve("abfs", tmp_path) as server:
-        fs = server.fs()
+        fs = server.fs
         fs.mkdir("sampledata")
         fs.mkdir("workspace")
         fs.put(str(images) + "/", "sampledata/mnist/", recursive=True)
@@ -204,7 +204,9 @@ def test_a_tutorial_runs_as_it_stands(page: str, place: Path) -> None:
     assert found == predictions()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    ("page", "store"), [("2019", "disk"), ("2020", "disk"), ("2020", "abfs")], indirect=["store"]
+)
 def test_the_driver_code_of_a_tutorial_runs_as_it_stands(page: str, place: Path) -> None:
     """With a script in the place of its own that needs no tensorflow."""
     check(page, place, has_tensorflow=False)

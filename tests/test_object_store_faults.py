@@ -228,7 +228,7 @@ def test_a_journal_whose_rows_are_not_there_counts_for_nothing(bucket: Bucket) -
         run(folder, "csv", step=step)
     rows = sorted(name for name in bucket.names() if name.endswith(".rows"))
     assert len(rows) > 1
-    bucket.server.fs().pipe_file(f"{bucket.name}/{rows[0]}", b"")
+    bucket.server.fs.pipe_file(f"{bucket.name}/{rows[0]}", b"")
     store = start(folder, "csv")
     assert store.journal is not None
     store.close()

@@ -85,14 +85,16 @@ def test_all_of_many_objects_are_listed(workplace: Any, bucket: Bucket) -> None:
     assert "200 items" in plan.summary
 
 
-@pytest.mark.parametrize(
-    ("kind", "output_format", "ordered"),
-    [("csv", "text", True), ("csv", "csv", False), ("parquet", "jsonl", True),
-     ("parquet", "parquet", False)],
-)  # fmt: skip
-def test_tables_become_output_in_each_format(
-    workplace: Any, bucket: Bucket, kind: str, output_format: str, ordered: bool
-) -> None:
+# What is read and written, in which order: each once, half of it in each kind of store.
+TABLES = {
+    "abfs": [("csv", "text", True), ("parquet", "parquet", False)],
+    "s3": [("csv", "csv", False), ("parquet", "jsonl", True)],
+}
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_tables_become_output_in_each_format(workplace: Any, bucket: Bucket, half: int) -> None:
+    kind, output_format, ordered = TABLES[bucket.kind][half]
     tables = [pd.DataFrame({"x": range(n * 50, n * 50 + 50), "b": "y"}) for n in range(4)]
     files = {}
     for number, table in enumerate(tables):
@@ -130,8 +132,8 @@ class Watch(threading.Thread):
         self.is_done = threading.Event()
 
     def run(self) -> None:
-        fs = self.bucket.server.fs()
-        while not self.is_done.is_set():
+        fs = self.bucket.server.fs
+        while not self.is_done.wait(0.02):
             found = fs.find(self.bucket.name, detail=True)
             info = found.get(f"{self.bucket.name}/{self.name_}")
             self.sizes.append(None if info is None else info["size"])
@@ -242,7 +244,7 @@ def test_a_killed_run_goes_on_from_another_machine(workplace: Any, bucket: Bucke
     here, there = workplace.folder / "here", workplace.folder / "there"
     options = [f"--storage-option={name}={text}" for name, text in bucket.options.items()]
     words = ["run", "scripts/score.py", "--files", bucket.url("in/f*"), "--mini-batch-size", 1]
-    words += ["--output", bucket.url(OUTPUT), "--process-count-per-node", 2, "--ordered", *options]
+    words += ["--output", bucket.url(OUTPUT), "--process-count-per-node", 1, "--ordered", *options]
     with command(*words, cwd=here) as first:
         first.wait_until(lambda: workplace.count("f4"))
         first.wait_until(lambda: time.sleep(0.2) or _journaled(bucket))
