@@ -114,10 +114,10 @@ def test_a_command_that_is_killed_again_and_again_loses_and_doubles_nothing(work
 
 FORMATS: dict[str, dict[str, Any]] = {
     "text": {},
-    "csv": {"output_format": "csv"},
+    "csv": {"output_format": "csv", "process_count_per_node": 1},
     "jsonl": {"output_format": "jsonl", "ordered": True},
-    "parquet": {"output_format": "parquet"},
-    "summary": {"output_action": "summary_only"},
+    "parquet": {"output_format": "parquet", "process_count_per_node": 1},
+    "summary": {"output_action": "summary_only", "process_count_per_node": 1},
 }
 
 TABLE = """
@@ -207,7 +207,7 @@ class Reused:
         for path in (self.beside, self.model, self.models / "a", self.side):
             path.write_text("old")
         (self.script.parent / "cache.txt").write_text("")
-        self.config: dict[str, Any] = {}
+        self.config: dict[str, Any] = {"process_count_per_node": 1}
         self.step: dict[str, Any] = {
             "arguments": ["--model", self.model, f"--models={self.models}"],
             "side_inputs": [str(self.side)],
@@ -251,7 +251,7 @@ NO_CHANGES: dict[str, Callable[[Reused], Any]] = {
     "nothing": lambda r: None,
     "limits": lambda r: r.config.update(error_threshold=0, allowed_failed_count=0, run_max_try=5),
     "timeouts": lambda r: r.config.update(run_invocation_timeout=5, init_timeout=6),
-    "processes": lambda r: r.config.update(process_count_per_node=1, node_count=2),
+    "processes": lambda r: r.config.update(process_count_per_node=2, node_count=2),
     "words": lambda r: r.config.update(description="new", logging_level="DEBUG"),
     "what the script itself wrote": lambda r: (r.script.parent / "cache.txt").write_text("y"),
     "a notebook": lambda r: (r.script.parent / "notes.ipynb").write_text("{}"),
@@ -268,6 +268,7 @@ def test_a_finished_run_is_reused_until_something_changes_that_decides_its_rows(
     for what, change in NO_CHANGES.items():
         change(reused)
         assert (what, reused.submit()) == (what, True)
+    reused.config["process_count_per_node"] = 1
     for what, change in CHANGES.items():
         change(reused)
         assert (what, reused.submit()) == (what, False)
