@@ -201,34 +201,36 @@ def test_a_huge_error_is_cut_before_it_travels(host: Hosted) -> None:
 def test_loading_does_not_count_against_the_timeout_of_run() -> None:
     class Slow(FilePaths):
         def load(self, scratch: str) -> list[str]:
-            time.sleep(0.5)
+            time.sleep(1.2)
             return super().load(scratch)
 
     with hosted("def run(mini_batch): return mini_batch") as host:
-        outcome = host.run("a", piece=Slow(("a",)), timeout=0.25)
+        outcome = host.run("a", piece=Slow(("a",)), timeout=1)
     assert [a.status for a in outcome.attempts] == ["RUN_DONE"]
-    assert outcome.attempts[0].load_seconds >= 0.5
-    assert outcome.attempts[0].run_seconds < 0.25
+    assert outcome.attempts[0].load_seconds >= 1.2
+    assert outcome.attempts[0].run_seconds < 1
 
 
 def test_making_rows_of_the_result_does_not_count_against_the_timeout_of_run() -> None:
     script = """
         import time
         class Slow:
+            seconds = 1.2
             def __str__(self):
-                time.sleep(0.5)
+                time.sleep(Slow.seconds)
+                Slow.seconds = 1000
                 return "slow"
         def run(mini_batch):
             return [Slow()]
     """
     with hosted(script) as host:
-        outcome = host.run("a", timeout=0.25)
+        outcome = host.run("a", timeout=1)
         assert outcome.rows is not None
         assert (outcome.attempts[0].status, outcome.rows.payload) == ("RUN_DONE", b"slow\n")
-        hung = host.run("a", timeout=0.1, load_timeout=0.3)
+        hung = host.run("a", timeout=1, load_timeout=0.3)
     assert hung.attempts[0].status == "RUN_TIMEOUT"
-    assert "the result of run() could not be made into rows within 0.3 s" in hung.error
-    assert "time.sleep(0.5)" in hung.traceback
+    assert "the result of run() could not be made into rows within 1 s" in hung.error
+    assert "time.sleep(Slow.seconds)" in hung.traceback
 
 
 def test_a_mini_batch_that_cannot_be_loaded_has_failed_with_all_its_items() -> None:

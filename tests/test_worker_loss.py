@@ -95,7 +95,7 @@ def test_a_bare_worker_is_killed_and_another_one_comes(workplace: Any, tmp_path:
 
 
 def test_a_worker_is_retired(workplace: Any) -> None:
-    with nannies() as cluster, Client(cluster, set_as_default=False) as client:
+    with threads() as cluster, Client(cluster, set_as_default=False) as client:
         run = gated(workplace, client)
         client.retire_workers([sorted(pids_of(client))[0]])
         open_gate(workplace)
