@@ -44,10 +44,16 @@ class WrittenFiles:
         self._names = set()
         self._folder.remove(_NAME)
 
-    def look(self, find: Callable[[], set[str]], *, now: bool = False) -> None:
-        """Look for changed files now and then, or now; less often where there are many."""
+    def look(self, find: Callable[[], set[str]], *, now: bool = False, last: bool = False) -> None:
+        """Look for changed files now and then, or now; less often where there are many.
+
+        Parameters
+        ----------
+        last : bool
+            At the end of the run: what is not found now makes the same run another one.
+        """
         began = time.monotonic()
-        if began < self._due and not (now and self._cost < _CHEAP):
+        if began < self._due and not last and not (now and self._cost < _CHEAP):
             return
         changed = find()
         self._cost = time.monotonic() - began

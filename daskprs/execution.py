@@ -247,7 +247,7 @@ class Execution:
             self._forget_failures()
         assert self.store.journal is not None
         order = self._earlier.order_of(self.store.journal.records, self.job.config.ordered)
-        self._written.look(self._data_files_changed, now=True)
+        self._written.look(self._data_files_changed, last=True)
         self._send_logs()
         facts = {"ended": time.time(), "report": self._final_report()}
         self.store.publish(order, facts, keep=self.report.items.failed > 0)
