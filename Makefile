@@ -7,8 +7,9 @@ VENV_LOWEST = .venv-lowest
 AZURITE = build/azurite
 AZURITE_VERSION = 3.35.0
 ARGS =
-# Two tests at a time; those of one file one after the other, as they share clusters.
-IN_PARALLEL = -n 2 --dist loadfile
+# Two tests at a time; those of one file one after the other, as they share clusters, and the
+# files in the order that tests/conftest.py gives them.
+IN_PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 
 # Choose the interpreter of a new virtual environment: make test PYTHON=/path/to/python3
 PYTHON ?=
