@@ -22,11 +22,11 @@ FAILING = {
         "ctypes.string_at(0)",
     ),
     "hangs": (
-        *("def init():\n    while True: pass", "did not end within init_timeout=0.3 s"),
+        *("def init():\n    while True: pass", "did not end within init_timeout=0.8 s"),
         "while True: pass",
     ),
     "hangs at module level": (
-        *("import time; time.sleep(1000)", "did not end within init_timeout=0.3 s"),
+        *("import time; time.sleep(1000)", "did not end within init_timeout=0.8 s"),
         "import time; time.sleep(1000)",
     ),
     "imports what is not there": (
@@ -55,7 +55,7 @@ def test_three_failures_in_a_row_in_fresh_processes_give_up(what: str) -> None:
     body, error, traceback = FAILING[what]
     script = f"from calls import count; count('import')\n{body}\ndef run(m): return m"
     broken = what == "has a syntax error"
-    with hosted(script, init_timeout=0.3 if "hangs" in what else 30) as host:
+    with hosted(script, init_timeout=0.8 if "hangs" in what else 30) as host:
         with pytest.raises(InitGaveUpError) as caught:
             host.run("a")
         with host.host.slot(1) as slot:

@@ -276,7 +276,7 @@ def test_the_same_partitions_are_written_once_however_often_they_are_asked_for(y
 
     before = written()
     assert written() == before
-    mark = folder / "_partitions.json"
+    mark = folder / ".partitions.json"
     mark.write_text(mark.read_text().replace("true", "false"))
     assert not set(written()) & set(before)
     with (yard.folder / "input/t.csv").open("a") as stream:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["write_partitions"]
 
 _OURS = re.compile(r"/[0-9a-f]{32}\.parquet$")
-_MARK = "_partitions.json"  # tables do not read names that start so
+_MARK = ".partitions.json"  # an input does not list names that start so
 
 
 def write_partitions(
