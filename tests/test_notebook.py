@@ -82,12 +82,21 @@ def test_runs_in_a_notebook(place: Path) -> None:
 SUBMIT = f"{MAKE}\nstep(None, 'out').submit()\n"
 
 
+# Rarely, the loop of Dask's cluster ends before a wait with a limit, and tells of it.
+OF_DASK = (
+    "Future exception was never retrieved",
+    "future: <Future finished exception=TimeoutError('Timeout')>",
+    "TimeoutError: Timeout",
+)
+
+
 def test_a_script_that_does_not_wait_gets_its_run_done(place: Path) -> None:
     """Though nobody keeps the run, Python ends when it has ended."""
     done = subprocess.run(
         [sys.executable, "-c", SUBMIT], cwd=place, capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    told = [line for line in done.stderr.splitlines() if not line.endswith(OF_DASK)]
+    assert (done.returncode, done.stdout, told) == (0, "", [])
     assert len((place / "out" / "parallel_run_step.txt").read_text().split()) == 5
 
 

@@ -28,8 +28,6 @@ import time
 
 def run(mini_batch):
     time.sleep(DELAY)
-    while os.path.exists(os.path.join(CALLS, "stop")) and len(os.listdir(CALLS)) > STOP_AT:
-        time.sleep(0.05)
     with open(os.path.join(os.path.dirname(__file__), "log.txt"), "a") as stream:
         stream.write("called\\n")
     names = [os.path.basename(path) for path in mini_batch]
@@ -79,8 +77,7 @@ def test_a_command_that_is_killed_again_and_again_loses_and_doubles_nothing(work
     The script writes a file beside itself that was there before: it is no input that changed.
     """
     here, count = workplace.folder, 30
-    workplace.script("DELAY, STOP_AT = 0.08, 22\n" + SLOW)
-    (workplace.calls / "stop").touch()
+    workplace.script("DELAY = 0.3\n" + SLOW)
     (here / "scripts" / "log.txt").write_text("")
     workplace.files(count)
     words = ["run", "scripts/score.py", "--files", "input", "--output", "out"]
@@ -101,7 +98,6 @@ def test_a_command_that_is_killed_again_and_again_loses_and_doubles_nothing(work
             assert report_of(here / "out")["status"] == "Interrupted"
         assert not (here / "out" / "parallel_run_step.txt").exists()
     names = names_of(count)
-    (workplace.calls / "stop").unlink()
     calls = {index: workplace.count(names[index]) for index in done}
 
     run = make_step(workplace).submit()
@@ -363,8 +359,7 @@ def test_an_unfinished_run_forgets_what_its_input_has_no_more(workplace: Any) ->
 def test_a_data_file_that_changes_after_a_kill_makes_it_another_run(workplace: Any) -> None:
     """Even within the same second: rows of two models are never mixed."""
     here = workplace.folder
-    workplace.script("DELAY, STOP_AT = 0.1, 8\n" + SLOW)
-    (workplace.calls / "stop").touch()
+    workplace.script("DELAY = 0.4\n" + SLOW)
     (here / "scripts" / "log.txt").write_text("")
     (here / "scripts" / "model.bin").write_text("old")
     workplace.files(12)
@@ -374,7 +369,6 @@ def test_a_data_file_that_changes_after_a_kill_makes_it_another_run(workplace: A
         started.wait_until(lambda: len(journaled(here / "out")) >= 4)
         started.process.kill()
         started.end()
-    (workplace.calls / "stop").unlink()
     (here / "scripts" / "model.bin").write_text("new")
     run = make_step(workplace).submit()
     assert run.wait_for_completion() == "Completed"
