@@ -226,6 +226,15 @@ def test_after_ctrl_c_the_same_command_goes_on(workplace: Any, how: str) -> None
     assert not (out / "logs" / "job_error.txt").exists()
 
 
+def test_a_line_of_the_plan_is_a_line_whatever_the_names_are(workplace: Any) -> None:
+    here = workplace.folder
+    workplace.script("def run(mini_batch):\n    return mini_batch\n", "score.py")
+    place = workplace.files(0, "in")
+    (place / "a\nb\tc.txt").touch()
+    told = daskprs("plan", "score.py", "--files", "in", cwd=here)
+    assert told.stdout.splitlines()[1].split("\t") == ["0", "1", "0", rf"{place}/a\nb\tc.txt"]
+
+
 def test_plan_shows_the_mini_batches_and_reads_no_data(workplace: Any) -> None:
     """Files that are no tables at all are planned like others: only their sizes count."""
     here = workplace.folder
