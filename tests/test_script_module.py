@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from entry_hosts import hosted, write
+from entry_hosts import Hosted, hosted, write
 
 from daskprs.entry_process.script_module import wants_context
+from daskprs.script_host import ScriptHost, ScriptPackage
 
 SIBLINGS: dict[str, str | bytes] = {
     "helper.py": "WHO = 'helper'",
@@ -96,6 +97,24 @@ def test_functions_of_the_script_travel_to_processes_that_are_spawned(name: str)
         outcome = host.run("a", timeout=20)
     assert outcome.rows is not None, outcome.traceback
     assert outcome.rows.payload == b"2\n4\n"
+
+
+def test_an_edit_of_equal_size_in_the_same_second_is_not_missed(tmp_path: Path) -> None:
+    """Python's cached bytecode knows a source by its size and the second of its last change."""
+    script = tmp_path / "score.py"
+    found = []
+    for text in ("def run(m): return ['{150}']", "def run(m): return ['set()']"):
+        script.write_text(text)
+        os.utime(script, (1_000_000_000, 1_000_000_000))
+        package = ScriptPackage("t", script.name, str(tmp_path), None)
+        host = ScriptHost(package, node="node0", ip="127.0.0.1", threads=1)
+        try:
+            outcome = Hosted(host, tmp_path).run("a")
+        finally:
+            host.close()
+        assert outcome.rows is not None
+        found.append(outcome.rows.payload)
+    assert found == [b"{150}\n", b"set()\n"]
 
 
 def test_a_script_is_a_module_and_not_the_main_program() -> None:

@@ -35,7 +35,7 @@ def import_script(script: Path, source_directory: Path) -> types.ModuleType:
     if taken or _uses_relative_imports(script):
         inside = script.parent.relative_to(source_directory).parts
         name = f"{_make_packages(source_directory, inside)}.{name}"
-    loader = SourceFileLoader(name, str(script))  # named, so that any suffix will do
+    loader = _Source(name, str(script))  # named, so that any suffix will do
     spec = importlib.util.spec_from_file_location(name, script, loader=loader)
     if spec is None:
         raise ImportError(f"{script} is not a Python file")
@@ -43,6 +43,16 @@ def import_script(script: Path, source_directory: Path) -> types.ModuleType:
     sys.modules[name] = module
     loader.exec_module(module)
     return module
+
+
+class _Source(SourceFileLoader):
+    """The script as it is now: cached bytecode misses an edit of equal size in the same second."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        """Compile the file, whatever ``__pycache__`` holds."""
+        path = self.get_filename(fullname)
+        code: types.CodeType = self.source_to_code(self.get_data(path), path)
+        return code
 
 
 def _uses_relative_imports(script: Path) -> bool:
