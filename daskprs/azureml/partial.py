@@ -1,7 +1,11 @@
-"""Base of classes of which a part is here: the rest is refused by its name."""
+"""Base of classes of which a part is here: the rest is refused by its name.
+
+Entry processes have it, too: it imports nothing of the package.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Partial", "refuse"]
@@ -31,19 +35,29 @@ def _told(name: str) -> str:
 
 
 class _PartialType(type):
+    _told: Callable[[str], str]
+
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise AttributeError(_told(f"{cls.__name__}.{name}"))
+        raise AttributeError(cls._told(f"{cls.__name__}.{name}"))
 
 
 class Partial(metaclass=_PartialType):
-    """Base of classes of which a part is here."""
+    """Base of classes of which a part is here; the others say so when they are asked for.
+
+    Attributes
+    ----------
+    _told : callable
+        Says that a name is not here, and what to use in its place.
+    """
+
+    _told = staticmethod(_told)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise AttributeError(_told(f"{type(self).__name__}.{name}"))
+        raise AttributeError(self._told(f"{type(self).__name__}.{name}"))
 
 
 def refuse(**given: tuple[object, str]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from daskprs import entry_process
+from daskprs.azureml import partial
 
 __all__ = [
     "AzureMLException",
@@ -80,20 +80,10 @@ def _told(name: str) -> str:
     return f"{name} is not there in an entry process of daskprs: {instead}."
 
 
-class _PartialType(type):
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise AttributeError(_told(f"{cls.__name__}.{name}"))
+class Partial(partial.Partial):
+    """Base of classes of which a part is there in an entry process."""
 
-
-class Partial(metaclass=_PartialType):
-    """Base of classes of which a part is there; the others say so when they are asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise AttributeError(_told(f"{type(self).__name__}.{name}"))
+    _told = staticmethod(_told)
 
 
 class _Finder:  # of no base: importing that takes longer than all of this
