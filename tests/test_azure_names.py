@@ -62,7 +62,7 @@ def tell(line):
             del sys.modules[name]
     names = {{}}
     exec(line, names)
-    return eval({expression!r}, names)
+    return str(eval({expression!r}, names))
 """
     return told(lines, script)
 
@@ -109,10 +109,8 @@ def test_all_names_of_entry_script_are_one_object() -> None:
 
 
 MISSING = {
-    "a class": ("from azureml.core import Datastore", "azureml.core.Datastore", "side_inputs"),
-    "a module": ("import azureml.train.automl", "azureml.train", "install azureml-core"),
     "in a module": ("from azureml.core.run import Foo", "azureml.core.run.Foo", "azureml-core"),
-    "a submodule": ("import azureml.core.authentication", "azureml.core.authentication", "log in"),
+    "a module": ("import azureml.nothing", "azureml.nothing", "install azureml-core"),
     "of azureml_user": ("from azureml_user.parallel_run import X", "parallel_run.X", "EntryScript"),
 }
 
@@ -134,7 +132,7 @@ def test_an_import_that_is_not_there_says_what_to_use_instead(
 
 
 def test_an_import_that_is_not_there_ends_the_start() -> None:
-    statement, name, _ = MISSING["a class"]
+    statement, name, _ = MISSING["in a module"]
     expected = pytest.raises(Exception, match=f"^ModuleNotFoundError: .*{name} is not there")
     with hosted(f"{statement}\ndef run(m): return m") as host, expected:
         host.run("a")
@@ -143,13 +141,38 @@ def test_an_import_that_is_not_there_ends_the_start() -> None:
 def test_a_script_may_try_an_import_that_is_not_there() -> None:
     script = """
         try:
-            from azureml.core import Keyvault
+            from azureml.core import Nothing
         except ImportError:
-            Keyvault = None
+            Nothing = None
         def run(mini_batch):
-            return [Keyvault, hasattr(__import__("azureml.core"), "nothing")]
+            return [Nothing, hasattr(__import__("azureml.core"), "nothing")]
     """
     assert rows(script) == ["None", "False"]
+
+
+UNUSED = {
+    "a class": ("from azureml.core import Datastore as A", "A(1, 'b')", "side_inputs"),
+    "a submodule": ("from azureml.core.authentication import Login as A", "A()", "to log in to"),
+    "of a driver": (
+        "from azureml.pipeline.core import PipelineData as A",
+        "A()",
+        "submits the run",
+    ),
+    "a package": ("import azureml.train.automl as A", "A.AutoMLConfig()", "install azureml-core"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSED)
+def test_a_script_may_import_more_of_azure_ml_than_it_uses(kind: str) -> None:
+    line, use, instead = UNUSED[kind]
+    [text] = imported([line], use).values()
+    assert "is not there in an entry process of daskprs" in text
+    assert instead in text
+
+
+def test_an_error_that_is_not_there_can_be_caught() -> None:
+    line = "from azureml.automl.core.exceptions import ClientException as A"
+    assert imported([line], "issubclass(A, Exception)") == {line: "True"}
 
 
 ANSWERS = {

@@ -43,14 +43,9 @@ def test_a_module_can_be_imported_from_the_one_above(module: str, opened: None) 
 
 
 UNSUPPORTED = {
-    "from azureml.core import ScriptRunConfig": "run it as a script of its own",
-    "from azureml.core.authentication import ServicePrincipalAuthentication": "leave it out",
-    "from azureml.pipeline.core import PublishedPipeline": "start it from cron",
-    "from azureml.pipeline.steps import PythonScriptStep": "as a ParallelRunStep",
     "from azureml.pipeline.steps import NoSuchStep": "has ParallelRunConfig, ParallelRunStep",
-    "from azureml.data.data_reference import DataReference": "register a datastore",
-    "import azureml.train.automl": "train with a library of your choice",
     "import azureml.no_such_module": "azureml has azureml.core, azureml.data",
+    "import azureml.mlflow": "install mlflow",
 }
 
 
@@ -59,6 +54,40 @@ def test_a_name_that_is_not_supported_says_so_and_what_to_use(line: str, opened:
     with pytest.raises(ImportError, match="is not supported by daskprs") as caught:
         exec(line, {})
     assert UNSUPPORTED[line] in str(caught.value)
+
+
+USED = {
+    "from azureml.core import ScriptRunConfig as A": ("A(script='a.py')", "a script of its own"),
+    "from azureml.pipeline.core import PublishedPipeline as A": ("A.list(1)", "start it from cron"),
+    "from azureml.pipeline.steps import AutoMLStep as A": ("A()", "a library of your choice"),
+    "from azureml.data.data_reference import DataReference as A": ("A()", "register a datastore"),
+    "from azureml.core.webservice import Webservice as A": ("A.deploy()", "no web services"),
+    "import azureml.train.automl as A": ("A.AutoMLConfig()", "a library of your choice"),
+    "from azureml.train.automl.runtime import AutoMLStep as A": ("A()", "a library of your choice"),
+}
+
+
+@pytest.mark.parametrize("line", USED)
+def test_a_name_of_azure_ml_that_is_not_here_may_be_imported_and_says_so_when_it_is_used(
+    line: str, opened: None
+) -> None:
+    """Published notebooks import more than they use; annotations are no use."""
+    names: dict[str, Any] = {}
+    exec(f"{line}\ndef use(a: A | None) -> list[A]: return isinstance(a, A)", names)
+    assert names["use"](1) is False
+    expression, instead = USED[line]
+    with pytest.raises((UsageError, AttributeError), match="is not supported by dask") as caught:
+        eval(expression, names)
+    assert instead in str(caught.value)
+
+
+def test_an_error_of_azure_ml_that_is_not_here_can_be_caught(opened: None) -> None:
+    """Nothing raises it, but an except clause takes nothing else than exceptions."""
+    code = "from azureml.automl.core.exceptions import ClientException as A\n"
+    code += "try: 1 / 0\nexcept (A, ZeroDivisionError): caught = True"
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["caught"]
 
 
 METHODS = {

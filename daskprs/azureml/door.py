@@ -11,7 +11,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from daskprs.azureml.names import MODULES, is_package, not_supported, public_names
+from daskprs.azureml.errors import UserErrorException
+from daskprs.azureml.names import MODULES, is_known, is_package, not_supported, public_names
+from daskprs.azureml.stand_ins import StandInLoader, is_stand_in, stand_in
 
 __all__ = ["install", "uninstall"]
 
@@ -36,11 +38,15 @@ class _Loader(Loader):
             inner_module = f"{name}.{attribute}"
             if place is None and (inner_module in MODULES or is_package(inner_module)):
                 return importlib.import_module(inner_module)
-            if place is None:
+            value: Any
+            if place is not None:
+                home, _, inner = place.partition(":")
+                value = getattr(importlib.import_module(f"daskprs.azureml.{home}"), inner)
+            elif is_known(inner_module):
+                value = stand_in(inner_module, not_supported, UserErrorException)
+            else:
                 # Not an AttributeError, of which `from ... import` tells nothing.
-                raise ImportError(not_supported(name, attribute), name=name)
-            home, _, inner = place.partition(":")
-            value = getattr(importlib.import_module(f"daskprs.azureml.{home}"), inner)
+                raise ImportError(not_supported(inner_module), name=name)
             setattr(module, attribute, value)
             return value
 
@@ -62,9 +68,13 @@ class _Finder(MetaPathFinder):
         if name in MODULES or is_package(name):
             return ModuleSpec(name, _Loader(), origin="daskprs", is_package=is_package(name))
         parent = sys.modules.get(name.rpartition(".")[0])
-        if not hasattr(parent, _MARK) or name.rpartition(".")[2].startswith("_"):
+        private = name.rpartition(".")[2].startswith("_")
+        if not is_stand_in(parent) and (private or not hasattr(parent, _MARK)):
             return None  # of a package that is installed
-        raise ModuleNotFoundError(not_supported(*name.rsplit(".", 1)), name=name)
+        if is_known(name):
+            loader: Any = StandInLoader(not_supported, UserErrorException)
+            return ModuleSpec(name, loader)
+        raise ModuleNotFoundError(not_supported(name), name=name)
 
 
 _finder = _Finder()
@@ -110,7 +120,8 @@ def uninstall() -> None:
 
 def _forget(*, ours: bool) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == _ROOT]:
-        if hasattr(sys.modules[name], _MARK) is ours:
+        module = sys.modules[name]
+        if (hasattr(module, _MARK) or is_stand_in(module)) is ours:
             del sys.modules[name]
 
 

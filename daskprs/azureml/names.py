@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MODULES", "is_package", "not_supported", "public_names"]
+__all__ = ["MODULES", "is_known", "is_package", "not_supported", "public_names"]
 
 _COMPUTE = {
     "AmlCompute": "computes:AmlCompute",
@@ -117,32 +117,83 @@ MODULES: dict[str, dict[str, str]] = {
 _OWN_PROCESS = "run it as a script of its own, before or after the pipeline"
 _NO_LOGIN = "leave it out: a workspace is a folder, and there is nothing to log in to"
 _NO_SERVICE = "keep the script that makes the pipeline, and start it from cron or another scheduler"
+_NO_WEB = "daskprs has no web services"
 _REGISTER = "register a datastore, and give (datastore, path) or datastore.path(...)"
+_TRAIN = "train with a library of your choice"
+_IN_RUN = f"{_TRAIN}, in run() or in a script of its own"
+_CLUSTER = "register an AmlCompute, which stands for a Dask cluster"
+_FILES = "copy the files with datastore.upload_files, or by a script of your own"
+# Names of Azure ML in modules that are here. They can be imported, and say this when they are used.
 _INSTEAD = {
-    "authentication": _NO_LOGIN,
-    "AutoMLConfig": "train with a library of your choice, in run() or in a script of its own",
+    "AutoMLConfig": _IN_RUN,
+    "AutoMLStep": _IN_RUN,
     "DataReference": _REGISTER,
+    "DataTransferStep": _FILES,
     "DockerConfiguration": "leave it out: workers run in the images that their cluster has",
-    "Estimator": _OWN_PROCESS,
-    "EstimatorStep": _OWN_PROCESS,
-    "InteractiveLoginAuthentication": _NO_LOGIN,
+    "DockerSection": "leave it out: workers run in the images that their cluster has",
     "Keyvault": "set an environment variable, and read os.environ",
-    "MsiAuthentication": _NO_LOGIN,
-    "PipelineEndpoint": _NO_SERVICE,
-    "PublishedPipeline": _NO_SERVICE,
     "PythonScriptStep": f"{_OWN_PROCESS}; or give it a run(mini_batch), as a ParallelRunStep",
     "RunConfiguration": "give the environment to ParallelRunConfig(environment=...)",
-    "Schedule": _NO_SERVICE,
-    "ScriptRunConfig": _OWN_PROCESS,
-    "ServicePrincipalAuthentication": _NO_LOGIN,
-    "Webservice": "daskprs has no web services",
-    "automl": "train with a library of your choice",
-    "data_reference": _REGISTER,
-    "mlflow": "install mlflow, and set its tracking url",
-    "schedule": _NO_SERVICE,
-    "train": "train with a library of your choice",
-    "webservice": "daskprs has no web services",
+    **dict.fromkeys(
+        ("CommandStep", "DatabricksStep", "Estimator", "EstimatorStep", "MpiConfiguration",
+         "MpiStep", "ModuleStep", "PyTorchConfiguration", "RScriptStep", "ScriptRunConfig",
+         "SynapseSparkStep", "TensorflowConfiguration"),
+        _OWN_PROCESS,
+    ),
+    **dict.fromkeys(("HyperDriveStep", "HyperDriveConfig", "TrainingOutput"), _IN_RUN),
+    **dict.fromkeys(
+        ("PipelineDraft", "PipelineEndpoint", "PublishedPipeline", "Schedule",
+         "ScheduleRecurrence", "schedule"),
+        _NO_SERVICE,
+    ),
+    **dict.fromkeys(
+        ("AciWebservice", "AksWebservice", "ContainerImage", "Image", "InferenceConfig",
+         "LocalWebservice", "Webservice", "webservice", "image"),
+        _NO_WEB,
+    ),
+    **dict.fromkeys(
+        ("AdlaCompute", "AksCompute", "BatchCompute", "ComputeInstance", "DatabricksCompute",
+         "DataFactoryCompute", "KubernetesCompute", "RemoteCompute", "SynapseCompute"),
+        _CLUSTER,
+    ),
+    **dict.fromkeys(("AzureFileDatastore", "AzureDataLakeDatastore", "AzureSqlDatabaseDatastore",
+                     "AzureDataLakeGen2Datastore"), "take a datastore of a container"),
+}  # fmt: skip
+# Parts of Azure ML of which nothing is here. They, and what is in them, can be imported.
+_ELSEWHERE = {
+    "azureml.automl": _TRAIN,
+    "azureml.core.image": _NO_WEB,
+    "azureml.core.keyvault": _INSTEAD["Keyvault"],
+    "azureml.core.script_run_config": _OWN_PROCESS,
+    "azureml.core.webservice": _NO_WEB,
+    "azureml.contrib": "only azureml.contrib.pipeline.steps is here",
+    "azureml.datadrift": "compare the data in a script of your own",
+    "azureml.dataprep": "open the files with pandas or fsspec",
+    "azureml.explain": "explain the model with a library of your choice",
+    "azureml.interpret": "explain the model with a library of your choice",
+    "azureml.monitoring": _NO_WEB,
+    "azureml.opendatasets": "copy the files into a datastore, and take Dataset.File.from_files",
+    "azureml.pipeline.core.schedule": _NO_SERVICE,
+    "azureml.pipeline.core.pipeline_draft": _NO_SERVICE,
+    "azureml.pipeline.core.pipeline_endpoint": _NO_SERVICE,
+    "azureml.train": _TRAIN,
 }
+_INSTALL = {
+    "fsspec": "install azureml-fsspec",
+    "mlflow": "install mlflow, and set its tracking url",
+}
+
+
+def is_known(name: str) -> bool:
+    """Say whether Azure ML has a name that is not here, which can then be imported all the same."""
+    above, _, inner = name.rpartition(".")
+    return _elsewhere(name) is not None or (inner in _INSTEAD and above in MODULES)
+
+
+def _elsewhere(name: str) -> str | None:
+    parts = name.split(".")
+    heads = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
+    return next((_ELSEWHERE[head] for head in heads if head in _ELSEWHERE), None)
 
 
 def is_package(name: str) -> bool:
@@ -154,13 +205,14 @@ def public_names(module: str) -> list[str]:
     return sorted(name for name in MODULES.get(module, {}) if not name.startswith("_"))
 
 
-def not_supported(module: str, name: str) -> str:
-    """Say that a name is not here, and what to use in its place."""
-    instead = _INSTEAD.get(name)
+def not_supported(name: str) -> str:
+    """Say that a name, with its module, is not here, and what to use in its place."""
+    module, _, inner = name.rpartition(".")
+    instead = _elsewhere(name) or _INSTEAD.get(inner) or _INSTALL.get(inner)
     if instead is None:
         known = ", ".join(public_names(module))
         if not known:
             modules = {other for other in MODULES if other.rpartition(".")[0] == module}
             known = ", ".join(sorted(modules)) or "nothing"
         instead = f"{module} has {known}"
-    return f"{module}.{name} is not supported by daskprs: {instead}."
+    return f"{name} is not supported by daskprs: {instead}."

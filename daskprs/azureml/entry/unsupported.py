@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from daskprs import entry_process
-from daskprs.azureml import partial
+from daskprs.azureml import names, partial
+from daskprs.azureml.stand_ins import StandInLoader, is_stand_in
 
 __all__ = [
     "AzureMLException",
@@ -26,6 +28,7 @@ _SIDE_INPUT = "give the data as side_inputs of the step, and open Run.get_contex
 _MODELS = "save the model in EntryScript().output_dir, and give it to the next step"
 _SECRET = "give it in environment_variables, and read os.environ"  # noqa: S105
 _DRIVER = "that belongs into the code that submits the run"
+_DRIVER_MODULES = ("azureml.data", "azureml.pipeline", "azureml.widgets")
 _INSTEAD = {
     "Datastore": _SIDE_INPUT,
     "Keyvault": _SECRET,
@@ -75,9 +78,22 @@ class ModelNotFoundException(WebserviceException):
 
 
 def _told(name: str) -> str:
-    anything_else = _ENTRY_SCRIPT if name.startswith("azureml_user.") else _ANYTHING_ELSE
-    instead = _INSTEAD.get(name) or _INSTEAD.get(name.rpartition(".")[2], anything_else)
+    anything_else = _ANYTHING_ELSE
+    if name.startswith("azureml_user."):
+        anything_else = _ENTRY_SCRIPT
+    elif name.startswith(_DRIVER_MODULES):
+        anything_else = _DRIVER
+    parts = [name, *reversed(name.split("."))]
+    instead = next((_INSTEAD[part] for part in parts if part in _INSTEAD), anything_else)
     return f"{name} is not there in an entry process of daskprs: {instead}."
+
+
+def _is_known(name: str) -> bool:
+    """Say whether Azure ML has the name, which can then be imported as long as it is not used."""
+    above, _, inner = name.rpartition(".")
+    driver = names.is_package(name) or name in names.MODULES
+    driver = driver or inner in names.MODULES.get(above, {})
+    return driver or inner in _INSTEAD or names.is_known(name)
 
 
 class Partial(partial.Partial):
@@ -93,9 +109,15 @@ class _Finder:  # of no base: importing that takes longer than all of this
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         parent, _, inner = name.rpartition(".")
-        file = str(getattr(sys.modules.get(parent), "__file__", None) or "")
-        if not file.startswith(_OURS) or inner.startswith("_"):
-            return None  # of packages that are installed
+        above = sys.modules.get(parent)
+        known = is_stand_in(above) or _is_known(name)
+        if not is_stand_in(above):
+            file = str(getattr(above, "__file__", None) or "")
+            if not file.startswith(_OURS) or inner.startswith("_"):
+                return None  # of packages that are installed
+        if known:
+            loader: Any = StandInLoader(_told, UserErrorException)
+            return ModuleSpec(name, loader)
         # Without its name: an import of several names would take it for one that may be missing.
         raise ModuleNotFoundError(_told(name))
 
