@@ -304,10 +304,47 @@ SCRIPTS = {
         THRESHOLD = float(os.getenv("PREDICTION_THRESHOLD", "0.7"))
 
         def run(mini_batch):
-            return [THRESHOLD, os.environ.get("AZUREML_RUN_ID", "offline")]
+            return [THRESHOLD]
         """,
-        "0.25\noffline\n",
+        "0.25\n",
         options={"environment_variables": {"PREDICTION_THRESHOLD": "0.25"}},
+    ),
+    "a helper in place of what Azure ML has, where the script runs by itself": Published(
+        """
+        import os
+
+        IN_AZURE = "AZUREML_RUN_ID" in os.environ
+        if IN_AZURE:
+            from azureml.core import Run
+            from azureml_user.parallel_run import EntryScript
+        else:
+            from local_helper import LocalScript as EntryScript
+
+        def run(mini_batch):
+            EntryScript().logger.info("not by itself")
+            return [os.environ["AZUREML_RUN_ID"] == Run.get_context().id]
+        """,
+        "True\n",
+    ),
+    "imports of more than is used": Published(
+        """
+        from azureml.core import Datastore, Experiment, Run, ScriptRunConfig, Workspace
+        from azureml.core.authentication import ServicePrincipalAuthentication
+        from azureml.automl.core.shared.exceptions import AutoMLException, ClientException
+        from azureml.telemetry import INSTRUMENTATION_KEY
+        from azureml.train.automl import AutoMLConfig
+        from azureml.data.data_reference import DataReference
+
+        def upload(store: Datastore, login: ServicePrincipalAuthentication) -> AutoMLConfig:
+            store.upload_files([])
+
+        def run(mini_batch):
+            try:
+                return [1 / 0]
+            except (AutoMLException, ClientException, ZeroDivisionError) as error:
+                return [error] * len(mini_batch)
+        """,
+        "division by zero\n" * 3,
     ),
     "a side input, by its argument and by its name": Published(
         """

@@ -84,6 +84,7 @@ IMPORTS = {
     "Workspace": "from azureml.core.workspace import Workspace as A",
     "Experiment": "from azureml.core.experiment import Experiment as A",
     "Dataset": "from azureml.core.dataset import Dataset as A",
+    "telemetry": "from azureml.telemetry import set_diagnostics_collection as A; A(True)",
     "errors": "from azureml.exceptions import UserErrorException as A, WebserviceException",
 }
 

@@ -111,6 +111,10 @@ MODULES: dict[str, dict[str, str]] = {
         "ParallelRunConfig": "steps:ParallelRunConfig",
         "ParallelRunStep": "steps:ContribParallelRunStep",
     },
+    "azureml.telemetry": {
+        "INSTRUMENTATION_KEY": "telemetry:INSTRUMENTATION_KEY",
+        "set_diagnostics_collection": "telemetry:set_diagnostics_collection",
+    },
     "azureml.widgets": {"RunDetails": "widgets:RunDetails"},
 }
 

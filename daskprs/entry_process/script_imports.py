@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from daskprs.entry_process.entry_script_api import FOLDER, read_variable
+from daskprs.entry_process.entry_script_api import FOLDER, read_facts, read_variable
 
 __all__ = ["MODULES", "install"]
 
@@ -49,6 +49,8 @@ def _set_variables() -> None:
         value = read_variable(source, {}).get(key)
         if value:
             os.environ.setdefault(name, str(value))
+    # Scripts ask whether it is there to know that they do not run by themselves.
+    os.environ.setdefault("AZUREML_RUN_ID", str(read_facts().get("run_id") or "daskprs"))
     models = read_variable("DASKPRS_MODELS", {})
     versions = [version for found in models.values() for version in found]
     if len(versions) == 1:  # the folder that the one model of a deployment is in
