@@ -107,6 +107,8 @@ def _follow(job: PipelineJob, run: JobRun, quiet: bool) -> int:
 
 
 def _show(job: PipelineJob, run: JobRun, name: str) -> None:
+    from daskprs.pipelines.command_run import CommandReport
+
     started = run.wait_for_start(name)
     click.echo(f"{name} ({job.file.jobs[name].kind})")
     if started is None:
@@ -114,8 +116,8 @@ def _show(job: PipelineJob, run: JobRun, name: str) -> None:
         click.echo(f"{'Status':<13} {status}: {message.splitlines()[0] if message else ''}")
         return
     report = started.report
-    if isinstance(report, str):
-        click.echo(report)
+    if isinstance(report, CommandReport):
+        click.echo(str(report))
         return
     # Where the rows are shown says more than where the run has them.
     is_done = report.status == "Completed"

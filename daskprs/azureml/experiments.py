@@ -159,8 +159,8 @@ class PipelineRun(Partial):
 
     def get_pipeline_output(self, pipeline_output_name: str) -> PortDataReference:
         for step in self._native.steps():
-            if step.has_report and step.get_output_data().name == pipeline_output_name:
-                return PortDataReference(step.get_output_data())
+            if pipeline_output_name in step.output_names():
+                return PortDataReference(step.get_output_data(pipeline_output_name))
         raise UsageError(f"no step of the run has written {pipeline_output_name!r}.")
 
     def _repr_html_(self) -> str:
@@ -209,19 +209,19 @@ class StepRun(Partial):
         return PortDataReference(self._native.get_output_data(name))
 
     def get_file_names(self) -> list[str]:
-        """Return the names of the logs."""
-        return self._native.log_names()
+        """Return the names of the logs, and of files that the script has uploaded."""
+        return self._native.file_names()
 
     def download_file(
         self, name: str, output_file_path: str | os.PathLike[str] | None = None
     ) -> None:
-        """Copy a log to this machine."""
-        self._native.download_log(name, Path(output_file_path or Path(name).name))
+        """Copy a log, or a file that the script has uploaded, to this machine."""
+        self._native.download_file(name, Path(output_file_path or Path(name).name))
 
     def download_files(
         self, prefix: str | None = None, output_directory: str | None = None, **kwargs: object
     ) -> None:
-        """Copy the logs whose names begin so to this machine."""
+        """Copy the files whose names begin so to this machine."""
         for name in self.get_file_names():
             if name.startswith(prefix or ""):
                 self.download_file(name, Path(output_directory or ".", name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.workspaces import Workspace
 from daskprs.pipelines import pipeline as native
-from daskprs.pipelines.steps import ParallelStep
+from daskprs.pipelines.base import Step
 
 if TYPE_CHECKING:
     from daskprs.azureml.experiments import PipelineRun
@@ -56,8 +56,8 @@ class Pipeline(Partial):
         given = _listed(steps)
         store = getattr(default_datastore, "_native", default_datastore)
         for step in given:
-            if store is not None and isinstance(step, ParallelStep):
-                step.output.datastore = step.output.datastore or store
+            for output in step.outputs if isinstance(step, Step) else ():
+                output.datastore = output.datastore or store
         self._native = native.Pipeline(workspace._native, given, description)
 
     def validate(self) -> list[str]:

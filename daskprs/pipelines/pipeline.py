@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daskprs.exceptions import ConfigError, UsageError
+from daskprs.pipelines.base import Step
 from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.parameters import PipelineParameter
-from daskprs.pipelines.steps import ParallelStep
 from daskprs.targets import check_target
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Pipeline:
     Parameters
     ----------
     workspace : Workspace
-    steps : list of ParallelStep
+    steps : list of ParallelStep and ScriptStep
         In any order: one whose input is the output of another runs after it. They run one after
         another, each with all of its compute target.
     description : str, optional
@@ -61,7 +61,7 @@ class Pipeline:
     def __init__(
         self,
         workspace: Workspace,
-        steps: Sequence[ParallelStep],
+        steps: Sequence[Step],
         description: str | None = None,
     ) -> None:
         self.workspace, self.description = workspace, description
@@ -75,7 +75,7 @@ class Pipeline:
             for model in step.models:
                 if isinstance(model, str) and not self.workspace.models.versions(model):
                     errors.append(f"step {step.name!r}: the workspace has no model {model!r}")
-            target = step.config.compute_target
+            target = step.compute_target
             if isinstance(target, str) and target not in self.workspace.compute_targets:
                 try:
                     check_target(target)
@@ -117,23 +117,24 @@ def _flat(steps: Any) -> Any:
     for step in steps:
         if isinstance(step, list | tuple):
             yield from _flat(step)
-        elif isinstance(step, ParallelStep):
+        elif isinstance(step, Step):
             yield step
         else:
             raise ConfigError.of("steps", step, "a list of steps, such as ParallelStep(...)")
 
 
-def _ordered(steps: list[ParallelStep]) -> list[ParallelStep]:
-    by_name: dict[str, ParallelStep] = {}
-    writers: dict[StepOutput, ParallelStep] = {}
+def _ordered(steps: list[Step]) -> list[Step]:
+    by_name: dict[str, Step] = {}
+    writers: dict[StepOutput, Step] = {}
     for step in steps:
         if by_name.setdefault(step.name, step) is not step:
             raise UsageError(f"two steps have the name {step.name!r}: give them different names.")
-        if writers.setdefault(step.output, step) is not step:
-            raise UsageError(
-                f"the steps {writers[step.output].name!r} and {step.name!r} write the same output "
-                f"{step.output.name!r}: give each its own."
-            )
+        for output in step.outputs:
+            if writers.setdefault(output, step) is not step:
+                raise UsageError(
+                    f"the steps {writers[output].name!r} and {step.name!r} write the same output "
+                    f"{output.name!r}: give each its own."
+                )
     needs: dict[str, list[str]] = {}
     for step in steps:
         needs[step.name] = [other.name for other in step.after if other.name in by_name]
@@ -144,8 +145,7 @@ def _ordered(steps: list[ParallelStep]) -> list[ParallelStep]:
                     "the pipeline writes: add the step that does."
                 )
             needs[step.name].append(writers[output].name)
-        own = [s for s in step.inputs if getattr(s, "output", s) is step.output]
-        if own:
+        if step.reads_itself:
             raise UsageError(f"the step {step.name!r} has its own output as an input.")
     try:
         return [by_name[name] for name in graphlib.TopologicalSorter(needs).static_order()]
@@ -155,7 +155,7 @@ def _ordered(steps: list[ParallelStep]) -> list[ParallelStep]:
         ) from None
 
 
-def _parameters(steps: list[ParallelStep]) -> dict[str, PipelineParameter]:
+def _parameters(steps: list[Step]) -> dict[str, PipelineParameter]:
     found: dict[str, PipelineParameter] = {}
     for step in steps:
         for parameter in step.all_parameters():

@@ -6,23 +6,28 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.config import ParallelRunConfig
 from daskprs.datasets import FileDataset, TabularDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
 from daskprs.exceptions import ConfigError
+from daskprs.pipelines.base import Launch, NamedInput, Step, as_list, source_of
 from daskprs.pipelines.compute import ComputeTarget
 from daskprs.pipelines.data import Data
 from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.environments import Environment
+from daskprs.pipelines.launching import start_parallel
 from daskprs.pipelines.models import Model
 from daskprs.pipelines.outputs import OutputFiles, StepOutput
 from daskprs.pipelines.parameters import PipelineParameter, value_of
 from daskprs.step import ParallelRunStep, check_step_name
 from daskprs.targets import check_target
+
+if TYPE_CHECKING:
+    from daskprs.run import ParallelRun
 
 __all__ = ["NamedInput", "ParallelStep"]
 
@@ -37,21 +42,7 @@ _FLAGS = ("logging_level", "partition_keys", "output", "mini_batch_size", "error
           "process_count_per_node")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class NamedInput:
-    """An input under a name of its own.
-
-    Parameters
-    ----------
-    name : str
-    source : Data, StepOutput, PipelineParameter, FileDataset or TabularDataset
-    """
-
-    name: str
-    source: Any
-
-
-class ParallelStep:
+class ParallelStep(Step):
     """An entry script over the inputs that a pipeline gives it.
 
     Parameters
@@ -124,55 +115,51 @@ class ParallelStep:
         self.settings({})  # with the default values
         if not isinstance(config.compute_target, ComputeTarget | str):
             check_target(config.compute_target)
-        self.inputs = _as_list("inputs", inputs)
+        self.inputs = as_list("inputs", inputs)
         if not self.inputs:
             raise ConfigError.of("inputs", inputs, "a list with at least one input")
-        self.side_inputs = _as_list("side_inputs", side_inputs or ())
-        self.arguments = _as_list("arguments", arguments or ())
+        self.side_inputs = as_list("side_inputs", side_inputs or ())
+        self.arguments = as_list("arguments", arguments or ())
         if output is None and config.output_action != "summary_only":
             raise ConfigError.of("output", None, "a StepOutput, such as StepOutput('scores')")
         if output is not None and not isinstance(output, StepOutput):
             raise ConfigError.of("output", output, "a StepOutput, such as StepOutput('scores')")
         self.output = output or StepOutput(name)
+        self.outputs = [self.output]
         if not isinstance(allow_reuse, bool):
             raise ConfigError.of("allow_reuse", allow_reuse, "True or False")
         self.allow_reuse = allow_reuse
-        self.models = _as_list("models", models or ())
+        self.models = as_list("models", models or ())
         for model in self.models:
             if not isinstance(model, Model | str):
                 raise ConfigError.of("models", model, "a list of models, or of their names")
         self.azure_compatible = azure_compatible
-        self.after: list[ParallelStep] = []
+        self.after = []
         for value in (*self.inputs, *self.side_inputs):
             _check_source(value)
 
     # What a pipeline asks
 
-    def run_after(self, step: ParallelStep) -> None:
-        """Have it run after another step, also without an input from there."""
-        self.after.append(step)
-
     def all_parameters(self) -> Iterator[PipelineParameter]:
         yield from self.parameters.values()
-        for thing in (*self.inputs, *self.side_inputs, *self.arguments):
-            source = _source(thing)
-            if isinstance(source, PipelineParameter):
-                yield source
-
-    def needs(self) -> Iterator[StepOutput]:
-        """Tell the outputs of other steps that this one reads."""
-        for thing in (*self.inputs, *self.side_inputs, *self.arguments):
-            source = _source(thing)
-            output = source.output if isinstance(source, OutputFiles) else source
-            if isinstance(output, StepOutput) and output is not self.output:
-                yield output
+        yield from super().all_parameters()
 
     @property
     def environment(self) -> Environment | None:
         environment = self.config.environment
         return environment if isinstance(environment, Environment) else None
 
+    @property
+    def compute_target(self) -> Any:
+        return self.config.compute_target
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        self.settings(values)
+
     # At submission
+
+    def start(self, launch: Launch) -> AbstractContextManager[ParallelRun]:
+        return start_parallel(self, launch)
 
     def settings(self, values: Mapping[str, Any]) -> ParallelRunConfig:
         """Put the values of the parameters into the settings.
@@ -236,7 +223,7 @@ class ParallelStep:
         texts = [path.read_text("utf-8", "replace") for path in _code(source)]
         if not any(_MODEL in text for text in texts):
             return []
-        words = {str(value_of(_source(argument), values)) for argument in self.arguments}
+        words = {str(value_of(source_of(argument), values)) for argument in self.arguments}
         words |= {word for text in texts for word in _QUOTED.findall(text)}
         return [name for name in known if name in words and name not in own]
 
@@ -252,9 +239,6 @@ class ParallelStep:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, list) else str(value)]
         return flags
 
-    def __repr__(self) -> str:
-        return f"ParallelStep({self.name!r})"
-
 
 class _Opened:
     """What stands for data becomes data; the same thing becomes the same object."""
@@ -265,8 +249,8 @@ class _Opened:
         self._kept: list[Any] = []  # so that no id is given twice
 
     def _value(self, thing: Any) -> Any:
-        source = value_of(_source(thing), self._values)
-        return _source(source)
+        source = value_of(source_of(thing), self._values)
+        return source_of(source)
 
     def dataset(self, thing: Any) -> Any:
         value = self._value(thing)
@@ -308,22 +292,12 @@ class _Opened:
         return value
 
 
-def _source(thing: Any) -> Any:
-    return thing.source if isinstance(thing, NamedInput) else thing
-
-
 def _check_source(thing: Any) -> None:
-    value = _source(thing)
+    value = source_of(thing)
     if isinstance(value, PipelineParameter):
-        value = _source(value.default_value)
+        value = source_of(value.default_value)
     if not isinstance(value, Data | OutputFiles | StepOutput | FileDataset | str):
         as_dataset(value)
-
-
-def _as_list(field: str, value: Any) -> list[Any]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
-        raise ConfigError.of(field, value, "a list")
-    return list(value)
 
 
 def _code(source: EntryScriptSource) -> Iterator[Path]:

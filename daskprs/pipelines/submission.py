@@ -12,35 +12,26 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from daskprs.config import ParallelRunConfig
-from daskprs.exceptions import DaskprsError, OutputError, RunCanceledError
-from daskprs.pipelines.compute import ComputeTarget
+from daskprs.exceptions import RunCanceledError
+from daskprs.pipelines.base import Launch, Step
+from daskprs.pipelines.command_run import CommandRun
 from daskprs.pipelines.data import Data
 from daskprs.pipelines.datastores import DataPath
-from daskprs.pipelines.models import Model
 from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.records import Records
-from daskprs.pipelines.reuse import EarlierSteps
-from daskprs.pipelines.steps import ParallelStep
 from daskprs.redaction import is_telling
-from daskprs.targets import open_target, within
 
 if TYPE_CHECKING:
-    from daskprs.job import Job
     from daskprs.pipelines.pipeline import Pipeline
     from daskprs.run import ParallelRun
-    from daskprs.step import ParallelRunStep
 
 __all__ = ["Submission"]
 
 logger = logging.getLogger(__name__)
-
-_CHECK_SECONDS = 900.0  # the workers may install packages
 
 
 class Submission:
@@ -72,8 +63,7 @@ class Submission:
         self._values, self._goes_on = values, continue_on_step_failure
         self._workspace = pipeline.workspace
         self._places: dict[StepOutput, DataPath] = {}
-        self._built: dict[str, ParallelRunStep] = {}
-        self.runs: dict[str, ParallelRun] = {}
+        self.runs: dict[str, ParallelRun | CommandRun] = {}
         self.canceled, self.ended = threading.Event(), threading.Event()
         self.changed = threading.Condition()
         self.error: BaseException | None = None
@@ -122,9 +112,10 @@ class Submission:
             self._records.replace(record["experiment"], record, record["version"])
             self.changed.notify_all()
 
-    def _step(self, step: ParallelStep) -> None:
+    def _step(self, step: Step) -> None:
         told = self.record["steps"][step.name]
-        needed = [s.name for s in self.pipeline.steps if s.output in set(step.needs())]
+        needs = set(step.needs())
+        needed = [s.name for s in self.pipeline.steps if needs.intersection(s.outputs)]
         steps = self.record["steps"].values()
         waits = [name for name in needed if self.record["steps"][name]["status"] != "Completed"]
         failed = [one for one in steps if one["status"] in ("Failed", "Canceled")]
@@ -132,92 +123,57 @@ class Submission:
             self._tell(step.name, status="Canceled", message="it was not started")
             return
         self._tell(step.name, status="Running", started=time.time())
+        launch = self._launch(step, told["id"])
         try:
-            run = self._start(step, told["id"])
-            with run as (parallel_run, job):
-                status = self._wait(step, parallel_run, job)
-                error = _error_of(parallel_run)
+            with step.start(launch) as run:
+                self.runs[step.name] = run
+                if self.canceled.is_set():
+                    run.cancel()
+                self._tell_places(step)
+                status = self._wait(step, run)
+                error = _error_of(run)
         except Exception as caught:
-            built = self._built.get(step.name)
-            status, error = "Failed", caught if built is None else _hidden(caught, built)
+            status, error = "Failed", caught
         if error is not None:
+            error = launch.secrets.hide_in_error(error)
             self.error = self.error or error
         self._tell(step.name, status=status, ended=time.time(), message=_message(error))
 
-    def _wait(self, step: ParallelStep, run: ParallelRun, job: Job) -> str:
-        self.runs[step.name] = run
-        if self.canceled.is_set():
-            run.cancel()
-        place = self._places[step.output]
-        store = place.datastore.name if place.datastore is not None else None
-        self._tell(step.name, output=step.output.name, datastore=store, path=place.path)
-        if step.allow_reuse and not step.output.is_fixed:  # by the runs to come
-            try:
-                EarlierSteps(self._workspace).keep(job, place, step.output.name)
-            except (DaskprsError, OSError) as error:
-                logger.warning("the run of %r will not be reused: %s", step.name, error)
-        status = run.wait_for_completion(raise_on_error=False)
-        if status == "Completed" and step.output.register_as is not None:
-            data = Data.files(place)
-            self._workspace.datasets.register(data, step.output.register_as)
-        return status
+    def _launch(self, step: Step, run_id: str) -> Launch:
+        return Launch(
+            workspace=self._workspace,
+            values=self._values,
+            places=self._places,
+            run_id=run_id,
+            surroundings=self._surroundings(step, run_id),
+            regenerates=self._regenerates,
+            note=functools.partial(self._note, step.name),
+        )
 
-    @contextlib.contextmanager
-    def _start(self, step: ParallelStep, run_id: str) -> Iterator[tuple[ParallelRun, Job]]:
-        config = step.settings(self._values)
-        target = config.compute_target
-        if isinstance(target, str) and target in self._workspace.compute_targets:
-            target = self._workspace.compute_targets[target]
-        if not isinstance(target, ComputeTarget):
-            yield self._submit(step, config, run_id)
-            return
-        with target.open(config) as config:
-            yield self._submit(step, config, run_id)
-
-    def _submit(
-        self, step: ParallelStep, config: ParallelRunConfig, run_id: str
-    ) -> tuple[ParallelRun, Job]:
-        notes = self._check_environment(step, config)
+    def _note(self, step: str, notes: list[str]) -> None:
         for note in notes:
             logger.warning("%s", note)
-        self._tell(step.name, notes=notes)
-        registered = self._workspace.models
-        named = step.named_models(registered, self._values)
-        models = [self._model(model) for model in (*step.models, *named)]
-        fresh = step.output.place(self._workspace.datastores.default, run_id)
-        surroundings = self._surroundings(step, run_id)
+        self._tell(step, notes=notes)
 
-        def make(place: DataPath) -> tuple[ParallelRunStep, Job]:
-            self._places[step.output] = place
-            built = step.build(config, self._values, self._places, models)
-            self._built[step.name] = built
-            return built, built.make_job(surroundings=surroundings)
+    def _tell_places(self, step: Step) -> None:
+        told = {}
+        for output in step.outputs:
+            place = self._places[output]
+            store = place.datastore.name if place.datastore is not None else None
+            told[output.name] = {"datastore": store, "path": place.path}
+        self._tell(step.name, outputs=told)
 
-        built, job = make(fresh)
-        earlier = None
-        if step.allow_reuse and not (step.output.is_fixed or self._regenerates):
-            earlier = EarlierSteps(self._workspace).find(job, fresh, step.output.name)
-        if earlier is not None:
-            try:
-                built, job = make(earlier)
-                return built.start(job), job
-            except OutputError:  # somebody else was faster
-                built, job = make(fresh)
-        return built.start(job), job
+    def _wait(self, step: Step, run: ParallelRun | CommandRun) -> str:
+        status = run.wait_for_completion(raise_on_error=False)
+        if isinstance(run, CommandRun):  # which has no folder to keep a report in
+            self._tell(step.name, command=run.report.facts())
+        for output in step.outputs if status == "Completed" else ():
+            if output.register_as is not None:
+                data = Data.files(self._places[output])
+                self._workspace.datasets.register(data, output.register_as)
+        return status
 
-    def _check_environment(self, step: ParallelStep, config: ParallelRunConfig) -> list[str]:
-        environment = step.environment
-        if environment is None or not environment.packages:
-            return []
-        if config.compute_target is None:
-            return environment.check(None)
-        with open_target(config.compute_target, config) as target:
-            return within(_CHECK_SECONDS, lambda: environment.check(target.client))
-
-    def _model(self, model: Model | str) -> Model:
-        return self._workspace.models.get(model) if isinstance(model, str) else model
-
-    def _surroundings(self, step: ParallelStep, run_id: str) -> dict[str, str]:
+    def _surroundings(self, step: Step, run_id: str) -> dict[str, str]:
         config = self._workspace.config
         workspace = {
             "name": self._workspace.name,
@@ -266,16 +222,12 @@ def is_alive(process: dict[str, Any]) -> bool:
         return False
 
 
-def _error_of(run: ParallelRun) -> BaseException | None:
+def _error_of(run: ParallelRun | CommandRun) -> BaseException | None:
     try:
         run.wait_for_completion(timeout=60)
     except Exception as error:
         return error
     return None
-
-
-def _hidden(error: Exception, step: ParallelRunStep) -> BaseException:
-    return step.secrets().hide_in_error(error)
 
 
 def _message(error: BaseException | None) -> str:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from daskprs.config import ParallelRunConfig
 from daskprs.input_checks import first_file
 from daskprs.listing import is_local
 from daskprs.output_folder import OutputFolder
-from daskprs.pipelines import DataPath, Datastore, Model, ParallelStep, StepOutput
-from daskprs.pipelines.parameters import PipelineParameter
+from daskprs.pipelines import Datastore, StepOutput
+from daskprs.pipelines.base import Launch, Step
+from daskprs.pipelines.command_run import CommandRun
+from daskprs.pipelines.file_states import input_state
 from daskprs.redaction import Secrets
 from daskprs.side_inputs import SideInput
-from daskprs.step import ParallelRunStep
-from daskprs.yaml_jobs.command_run import Command, CommandRun
 from daskprs.yaml_jobs.expressions import Reference, substitute, without_missing
-from daskprs.yaml_jobs.file_states import input_state
 from daskprs.yaml_jobs.jobs import JobSpec
 from daskprs.yaml_jobs.parallel_job import variables
+from daskprs.yaml_jobs.recorded_command import RecordedCommand
 from daskprs.yaml_jobs.sources import Sources
 from daskprs.yaml_jobs.values import DataInput
 
@@ -34,19 +33,8 @@ __all__ = ["CommandJob"]
 _LOOKUP_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class _NoSettings:
-    """A command needs none of the settings of a parallel run."""
-
-    compute_target: None = None
-    environment: None = None
-
-
-class CommandJob(ParallelStep):
+class CommandJob(Step):
     """A command job as a step of a pipeline.
-
-    It takes part in the order, the record and the end of the pipeline as a `ParallelStep` does;
-    what it starts is a `CommandRun`.
 
     Parameters
     ----------
@@ -63,11 +51,11 @@ class CommandJob(ParallelStep):
         self, spec: JobSpec, step_name: str, store: Datastore, sources: Sources, root: Path
     ) -> None:
         self.spec, self.name, self._sources, self._root = spec, step_name, sources, root
-        self.config = cast(ParallelRunConfig, _NoSettings())
         self.output = StepOutput(spec.name, store, path=spec.name)
+        self.outputs = [self.output]
         self.inputs, self.side_inputs, self.arguments = [], [], []
-        self.models, self.after, self.parameters = [], [], {}
-        self.allow_reuse, self.azure_compatible = not spec.is_fresh, False
+        self.models, self.after = [], []
+        self.allow_reuse = not spec.is_fresh
         self._check()
 
     def _check(self) -> None:
@@ -101,24 +89,19 @@ class CommandJob(ParallelStep):
 
     def needs(self) -> Iterator[StepOutput]:
         for name in sorted(self.spec.upstream()):
-            yield self._sources.steps[name].output
+            yield from self._sources.steps[name].outputs
 
-    def all_parameters(self) -> Iterator[PipelineParameter]:
-        return iter(())
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """There are no parameters."""
 
-    def settings(self, values: Mapping[str, Any]) -> ParallelRunConfig:
-        return self.config
+    @contextlib.contextmanager
+    def start(self, launch: Launch) -> Iterator[CommandRun]:
+        launch.places[self.output] = self.output.place(launch.workspace.datastores.default, "")
+        launch.secrets = Secrets([], [], variables(self.spec))
+        OutputFolder(self.spec.folder).make()
+        yield CommandRun(self.command())
 
-    def build(
-        self,
-        config: ParallelRunConfig,
-        values: Mapping[str, Any],
-        places: Mapping[StepOutput, DataPath],
-        models: Sequence[Model],
-    ) -> ParallelRunStep:
-        return cast(ParallelRunStep, _Ready(self))
-
-    def command(self) -> Command:
+    def command(self) -> RecordedCommand:
         """Fill in the paths; fetch what is not on this machine.
 
         Raises
@@ -144,13 +127,13 @@ class CommandJob(ParallelStep):
                     fetched[name] = self._fetch(name, url, states[-1])
         limits = spec.get("limits", {})
         timeout = limits.get("timeout")
-        return Command(
+        return RecordedCommand(
             name=spec.name,
             text=substitute(without_missing(spec.get("command"), spec.missing), text),
             folder=spec.folder,
             code=None if spec.get("code") is None else self._code(),
             root=self._root,
-            outputs={
+            targets={
                 name: (Path(output.path), output.file_name is None, output.is_own)
                 for name, output in spec.outputs.items()
             },
@@ -174,23 +157,3 @@ class CommandJob(ParallelStep):
             side.local_path(half)
             half.rename(target)
         return side.local_path(target)
-
-    def __repr__(self) -> str:
-        return f"CommandJob({self.spec.name!r})"
-
-
-class _Ready:
-    """What a pipeline starts, in the place of a `ParallelRunStep`."""
-
-    def __init__(self, job: CommandJob) -> None:
-        self._job = job
-
-    def make_job(self, *, surroundings: Mapping[str, str] | None = None) -> Command:
-        OutputFolder(self._job.spec.folder).make()
-        return self._job.command()
-
-    def start(self, command: Command) -> CommandRun:
-        return CommandRun(command)
-
-    def secrets(self) -> Secrets:
-        return Secrets([], [], variables(self._job.spec))

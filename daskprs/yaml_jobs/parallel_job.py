@@ -229,7 +229,7 @@ class ParallelJob(ParallelStep):
 
     def needs(self) -> Iterator[StepOutput]:
         for name in sorted(self.spec.upstream()):
-            yield self._sources.steps[name].output
+            yield from self._sources.steps[name].outputs
 
     def dataset(self) -> FileDataset | TabularDataset:
         """Open the input that is split."""

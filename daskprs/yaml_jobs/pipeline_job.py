@@ -12,10 +12,10 @@ from daskprs.entry_script import WORKSPACE_MARK
 from daskprs.exceptions import ConfigError, DaskprsError, UsageError
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.pipelines import Datastore, Pipeline, PipelineRun, Workspace
+from daskprs.pipelines.command_run import CommandRun
 from daskprs.plan import Plan
 from daskprs.run import ParallelRun
 from daskprs.yaml_jobs.command_job import CommandJob
-from daskprs.yaml_jobs.command_run import CommandRun
 from daskprs.yaml_jobs.jobs import JobFile, JobSpec
 from daskprs.yaml_jobs.parallel_job import ParallelJob
 from daskprs.yaml_jobs.sources import Sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from daskprs.pipelines import ParallelStep
+from daskprs.pipelines.base import Step
 from daskprs.yaml_jobs.expressions import Reference
 from daskprs.yaml_jobs.jobs import JobSpec
 from daskprs.yaml_jobs.values import DataInput, Literal
@@ -24,7 +24,7 @@ class Sources:
     """
 
     specs: Mapping[str, JobSpec]
-    steps: dict[str, ParallelStep] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
 
     def locate(self, given: DataInput) -> str:
         """Return the path or url of an input."""
