@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from daskprs.journal import Record, Records
 from daskprs.mini_batches import MiniBatch
+from daskprs.records import Record, Records, Row
 
-__all__ = ["Earlier", "only_what_failed"]
+__all__ = ["Earlier", "Order", "only_what_failed"]
 
 
 class Earlier:
@@ -25,8 +26,10 @@ class Earlier:
         self._records, self._retried = records, retried
         self._count = len(records)
         self._taken = bytearray(self._count)
-        self._with_rows = sum(1 for at in records.current() if records.length_at(at) >= 0)
-        self._again = sum(1 for at in records.current() if self._runs_again(at))
+        self._with_rows = self._again = 0
+        for at, row in records.current_rows():
+            self._with_rows += row.length >= 0
+            self._again += self._runs_again(at, row)
         self._left = self._with_rows
 
     @property
@@ -41,18 +44,18 @@ class Earlier:
     def failed_items(self, index: int) -> int:
         """How many items have failed of a mini-batch that does not run again."""
         at = self._find(index)
-        if at is None or self._records.length_at(at) < 0 or self._runs_again(at):
+        if at is None:
             return 0
-        return self._records.failed_items_at(at)
+        row = self._records.row_at(at)
+        return 0 if row.length < 0 or self._runs_again(at, row) else row.failed_items
 
     def runs_again(self, mini_batch: MiniBatch) -> bool:
         """Whether something of it, which has rows, is to run again."""
         at = self._find(mini_batch.index)
-        return at is not None and self._runs_again(at)
+        return at is not None and self._runs_again(at, self._records.row_at(at))
 
-    def _runs_again(self, at: int) -> bool:
-        has_rows = self._records.length_at(at) >= 0
-        return at < self._retried and has_rows and self._records.failed_items_at(at) > 0
+    def _runs_again(self, at: int, row: Row) -> bool:
+        return at < self._retried and row.length >= 0 and row.failed_items > 0
 
     def is_taken(self, index: int) -> bool:
         """Whether the plan had this mini-batch, so that it was not run again."""
@@ -62,20 +65,19 @@ class Earlier:
     def take(self, mini_batch: MiniBatch) -> Record | None:
         """Return the record of a mini-batch whose rows are there; it is wanted from now on."""
         at = self._find(mini_batch.index)
-        if at is None or self._records.length_at(at) < 0:
-            return None
-        if self._records.key_at(at) != mini_batch.key:
+        record = None if at is None else self._records[at]
+        if at is None or record is None or record.failed or record.key != mini_batch.key:
             return None
         self._taken[at] = 1
         self._left -= 1
-        return self._records[at]
+        return record
 
     @property
     def has_stale(self) -> bool:
         """Whether there are rows of mini-batches that the plan did not have."""
         return self._left > 0
 
-    def order_of(self, records: Records, ordered: bool) -> list[int] | None:
+    def order_of(self, records: Records, ordered: bool) -> Order | None:
         """Give the positions of the rows that belong into the output; None where all do.
 
         Parameters
@@ -87,9 +89,23 @@ class Earlier:
         """
         if not ordered and not self.has_stale:
             return None
-        with_rows = (at for at in records.current() if records.length_at(at) >= 0)
-        order = [at for at in with_rows if at >= self._count or self._taken[at]]
-        return sorted(order, key=records.index_at) if ordered else order
+        return Order(records, self._is_wanted, ordered)
+
+    def _is_wanted(self, at: int) -> bool:
+        return at >= self._count or bool(self._taken[at])
+
+
+@dataclass(frozen=True)
+class Order:
+    """Positions of records, as often as one asks: a list of a million would take its room."""
+
+    records: Records
+    is_wanted: Callable[[int], bool]
+    ordered: bool
+
+    def __iter__(self) -> Iterator[int]:
+        positions = self.records.by_index() if self.ordered else self.records.current()
+        return filter(self.is_wanted, positions)
 
 
 def only_what_failed(mini_batch: MiniBatch, record: Record) -> MiniBatch:

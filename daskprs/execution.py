@@ -34,7 +34,7 @@ from daskprs.exceptions import (
     WriteFailedError,
 )
 from daskprs.job import Job
-from daskprs.journal import Journal, Records
+from daskprs.journal import Journal
 from daskprs.logs import FAILED_ITEMS, LogFolder
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally
@@ -42,6 +42,7 @@ from daskprs.output import open_store
 from daskprs.output_folder import Lock
 from daskprs.planner import Planner
 from daskprs.progress import Progress
+from daskprs.records import Records
 from daskprs.report import REPORT, RunReport, read_report, say_completed
 from daskprs.reuse import check_retry, is_reusable, tally_of
 from daskprs.session import Session

@@ -21,19 +21,16 @@ from __future__ import annotations
 import io
 import json
 import struct
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO
 
-from daskprs.bad_items import BadItems, checked
 from daskprs.exceptions import OutputError
+from daskprs.records import Record, Records
 
 __all__ = [
     "VERSION",
     "Journal",
-    "Record",
-    "Records",
     "finished_line",
     "header_line",
     "piece_head_line",
@@ -46,137 +43,7 @@ __all__ = [
 
 VERSION = 1
 _CHUNK = 1 << 18
-_PAGE = 4096
-_WIDTH = 5  # index, length, total, succeeded, offset of the rows
-_PACKED = struct.Struct(f"={_WIDTH}q")
 _quoted = json.encoder.encode_basestring_ascii
-
-
-class Record(NamedTuple):
-    """One mini-batch; `length` is -1 where it has failed as a whole."""
-
-    index: int  # type: ignore[assignment]
-    key: str
-    length: int
-    total: int
-    succeeded: int
-    bad_items: tuple[BadItems, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        return self.length < 0
-
-
-class Records(Sequence[Record]):
-    """Records in the order of their rows, in about 75 bytes each.
-
-    An index can stand here more than once: when its mini-batch is another one than in an earlier
-    run (another key), or had failed there. Its last record counts.
-
-    Attributes
-    ----------
-    nbytes : int
-        Bytes of all rows.
-    replaced : int
-        How many records with rows do not count, since a later one has the same index.
-    """
-
-    def __init__(self) -> None:
-        self.nbytes = 0
-        self.replaced = 0
-        self._numbers = array("q")
-        self._keys = bytearray()
-        self._key_ends = array("q", [0])
-        self._last: dict[int, array[int]] = {}  # index -> position, in pages
-        self._bad_items: dict[int, tuple[BadItems, ...]] = {}  # position -> those of few
-
-    def append(
-        self,
-        index: int,
-        key: str,
-        length: int,
-        total: int,
-        succeeded: int,
-        bad_items: Iterable[Sequence[int]] = (),
-    ) -> None:
-        if index < 0 or length < -1:
-            raise ValueError(f"no record: {index=}, {length=}")
-        bad = checked(bad_items)
-        # Both made first, so that a value that does not fit leaves nothing half-added.
-        numbers = _PACKED.pack(index, length, total, succeeded, self.nbytes)
-        text = key.encode("utf-8", "surrogatepass")
-        position = len(self._key_ends) - 1
-        page = self._last.get(index // _PAGE)
-        if page is None:
-            page = self._last[index // _PAGE] = array("q", [-1]) * _PAGE
-        before = page[index % _PAGE]
-        if before >= 0 and self.length_at(before) > 0:
-            self.replaced += 1
-        page[index % _PAGE] = position
-        if bad:
-            self._bad_items[position] = bad
-        self._numbers.frombytes(numbers)
-        self._keys += text
-        self._key_ends.append(len(self._keys))
-        if length > 0:
-            self.nbytes += length
-
-    def find(self, index: int) -> int | None:
-        """Return the position of the last record of a mini-batch, or None."""
-        page = self._last.get(index // _PAGE)
-        position = -1 if page is None else page[index % _PAGE]
-        return None if position < 0 else position
-
-    def current(self) -> Iterator[int]:
-        """Iterate over the positions of the records that count."""
-        for position in range(len(self)):
-            if self.find(self.index_at(position)) == position:
-                yield position
-
-    def check_order(self, order: Sequence[int]) -> None:
-        """Refuse positions that are not there, or there twice."""
-        seen = bytearray(len(self))
-        for position in order:
-            if not 0 <= position < len(self) or seen[position]:
-                raise ValueError(f"position {position} of {len(self)} is not there, or twice")
-            seen[position] = 1
-
-    def index_at(self, position: int) -> int:
-        return self._numbers[position * _WIDTH]
-
-    def length_at(self, position: int) -> int:
-        return self._numbers[position * _WIDTH + 1]
-
-    def failed_items_at(self, position: int) -> int:
-        total, succeeded = self._numbers[position * _WIDTH + 2 : position * _WIDTH + 4]
-        return total - succeeded
-
-    def offset_at(self, position: int) -> int:
-        """Bytes of rows in front of those of this record."""
-        return self._numbers[position * _WIDTH + 4]
-
-    def key_at(self, position: int) -> str:
-        start, end = self._key_ends[position], self._key_ends[position + 1]
-        return self._keys[start:end].decode("utf-8", "surrogatepass")
-
-    def __len__(self) -> int:
-        return len(self._key_ends) - 1
-
-    @overload
-    def __getitem__(self, position: int) -> Record: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[Record]: ...
-    def __getitem__(self, position: int | slice) -> Record | list[Record]:
-        if isinstance(position, slice):
-            return [self[at] for at in range(*position.indices(len(self)))]
-        position = range(len(self))[position]
-        at = position * _WIDTH
-        index, length, total, succeeded = self._numbers[at : at + 4]
-        bad_items = self._bad_items.get(position, ())
-        return Record(index, self.key_at(position), length, total, succeeded, bad_items)
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self[position] for position in range(len(self)))
 
 
 @dataclass

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -162,14 +162,14 @@ class LocalStore(RowStore):
         records, start = journal.records, journal.start
         with open(self._base / self._rows_name, "rb", buffering=1 << 20) as stream:
             for position in positions:
-                length = records.length_at(position)
-                if length > 0:
-                    stream.seek(start + records.offset_at(position))
-                    yield _read(stream, length)
+                row = records.row_at(position)
+                if row.length > 0:
+                    stream.seek(start + row.offset)
+                    yield _read(stream, row.length)
 
     # The end
 
-    def _final_file(self, journal: Journal, order: Sequence[int] | None) -> UnnamedFile:
+    def _final_file(self, journal: Journal, order: Iterable[int] | None) -> UnnamedFile:
         as_it_stands = order is None and not journal.records.replaced
         if not as_it_stands or not self._partial_is_shown:
             return super()._final_file(journal, order)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from daskprs.bad_items import BadItems, count_failed
 from daskprs.entry_process.wire import Rows
-from daskprs.journal import Record
 from daskprs.outcomes import Outcome, Stretch
+from daskprs.records import Record
 from daskprs.row_formats import RowFormat
 
 __all__ = ["recorded"]

@@ -6,8 +6,9 @@ from threading import Event
 
 from daskprs.exceptions import ConfigError, RunCanceledError
 from daskprs.job import Job
-from daskprs.journal import Journal, Records
+from daskprs.journal import Journal
 from daskprs.outcomes import Tally, threshold_exceeded
+from daskprs.records import Records
 from daskprs.wording import counted
 
 __all__ = ["check_retry", "is_reusable", "tally_of"]
@@ -16,9 +17,8 @@ __all__ = ["check_retry", "is_reusable", "tally_of"]
 def tally_of(records: Records) -> Tally:
     """Count what the mini-batches of a run have come to."""
     tally = Tally()
-    for at in records.current():
-        record = records[at]
-        tally.add(total=record.total, succeeded=record.succeeded, failed=record.failed)
+    for _, row in records.current_rows():
+        tally.add(total=row.total, succeeded=row.succeeded, failed=row.length < 0)
     return tally
 
 
@@ -84,8 +84,9 @@ def _other_mini_batch(
         if at is None:
             continue
         left -= 1
-        is_same = records.key_at(at) == mini_batch.key
-        if not is_same and not (may_change_if_failed and records.failed_items_at(at)):
+        record = records[at]
+        may_change = may_change_if_failed and record.succeeded != record.total
+        if record.key != mini_batch.key and not may_change:
             return f"mini-batch {mini_batch.index} ({mini_batch.piece}) has changed"
     if left and is_finished and not job.is_shuffled:
         return counted(left, "mini-batch is gone", "mini-batches are gone")

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from daskprs.entry_process.wire import Rows
 from daskprs.exceptions import DaskprsError, OutputError, WriteFailedError
-from daskprs.journal import Journal, Record, record_line
+from daskprs.journal import Journal, record_line
 from daskprs.outcome_rows import recorded
 from daskprs.outcomes import Outcome
 from daskprs.output_files import WORK, UnnamedFile
 from daskprs.output_folder import OutputFolder
+from daskprs.records import Record
 from daskprs.row_formats import ColumnsChangedError, row_format
 from daskprs.store_calls import one_line
 from daskprs.store_kind import StoreKind
@@ -248,9 +249,9 @@ class RowStore(StoreKind):
         """Return the position of its record, if its rows were taken."""
         records = journal.records
         at = records.find(outcome.index)
-        if at is None or records.length_at(at) < 0 or records.key_at(at) != outcome.key:
-            return None
-        return at
+        record = None if at is None else records[at]
+        is_taken = record is not None and not record.failed and record.key == outcome.key
+        return at if is_taken else None
 
     def _fit(self, rows: Rows) -> bytes:
         return b"" if self.output_format is None else self._format.fit(rows, self._earlier)
@@ -315,15 +316,16 @@ class RowStore(StoreKind):
     # The end
 
     def publish(
-        self, order: Sequence[int] | None, facts: Mapping[str, Any], *, keep: bool = False
+        self, order: Iterable[int] | None, facts: Mapping[str, Any], *, keep: bool = False
     ) -> None:
         """Give the rows their final name, at once and whole.
 
         Parameters
         ----------
-        order : sequence of int or None
-            Positions in ``journal.records`` whose rows to take, in this order. None takes the
-            rows of all mini-batches as they stand, where an index stands twice its last.
+        order : iterable of int or None
+            Positions in ``journal.records`` whose rows to take, in this order; it is gone through
+            more than once. None takes the rows of all mini-batches as they stand, where an index
+            stands twice its last.
         facts : mapping
             What the run came to, as JSON can hold it: `journal.finished` of the next `load`.
         keep : bool
@@ -345,7 +347,7 @@ class RowStore(StoreKind):
         self._tidy(journal)
 
     def _commit(
-        self, journal: Journal, order: Sequence[int] | None, facts: Mapping[str, Any]
+        self, journal: Journal, order: Iterable[int] | None, facts: Mapping[str, Any]
     ) -> int | None:
         if self.output_format is None:
             self._mark_finished(journal, facts, None)
@@ -365,7 +367,7 @@ class RowStore(StoreKind):
                     raise
         return new.size
 
-    def _final_file(self, journal: Journal, order: Sequence[int] | None) -> UnnamedFile:
+    def _final_file(self, journal: Journal, order: Iterable[int] | None) -> UnnamedFile:
         positions = journal.records.current() if order is None else order
         return self._composed(self.name, positions)
 

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from daskprs.exceptions import OutputError
 from daskprs.journal import (
     Journal,
-    Records,
     finished_line,
     header_line,
     piece_head_line,
@@ -33,6 +32,7 @@ from daskprs.journal import (
 )
 from daskprs.output_files import WORK
 from daskprs.output_folder import OutputFolder
+from daskprs.records import Records
 from daskprs.row_store import JOURNAL, RowStore
 
 __all__ = ["SegmentStore"]
@@ -172,11 +172,11 @@ class SegmentStore(RowStore):
         records = self._begun().records
         starts = [segment.start for segment in self._segments]
         for position in positions:
-            length, offset = records.length_at(position), records.offset_at(position)
-            if length > 0:
-                segment = self._segments[bisect_right(starts, offset) - 1]
-                at = offset - segment.start
-                yield self._content(segment)[at : at + length]
+            row = records.row_at(position)
+            if row.length > 0:
+                segment = self._segments[bisect_right(starts, row.offset) - 1]
+                at = row.offset - segment.start
+                yield self._content(segment)[at : at + row.length]
 
     def _content(self, segment: _Segment) -> bytes:
         """Read a segment; rows in the order of the input come from few segments at a time."""

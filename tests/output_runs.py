@@ -96,7 +96,7 @@ def run(
                     store.flush()
             order = None
             if ordered:
-                order = sorted(journal.records.current(), key=journal.records.index_at)
+                order = list(journal.records.by_index())
             store.publish(order, ENDED)
     finally:
         store.close()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from daskprs.entry_process.results import to_rows
 from daskprs.entry_process.wire import Rows
-from daskprs.journal import Record
 from daskprs.outcome_rows import recorded
 from daskprs.outcomes import Outcome, Stretch
+from daskprs.records import Record
 from daskprs.row_formats import RowFormat, row_format
 
 

@@ -25,9 +25,10 @@ from output_runs import (
 from stores import STORES, Killed, StoreError, fault, new_store
 
 from daskprs.exceptions import OutputError, WriteFailedError
-from daskprs.journal import Journal, Record, header_line, piece_head_line, record_line
+from daskprs.journal import Journal, header_line, piece_head_line, record_line
 from daskprs.output import JOURNAL, open_store
 from daskprs.output_folder import OutputFolder
+from daskprs.records import Record
 
 SEGMENTS = ".daskprs/segments"
 
@@ -300,7 +301,7 @@ def test_rows_in_order_are_read_once_from_each_segment(
         if index % 10 == 9:
             store.flush()
     assert store.journal is not None
-    order = sorted(store.journal.records.current(), key=store.journal.records.index_at)
+    order = list(store.journal.records.by_index())
     reads: list[str] = []
     monkeypatch.setattr(
         memory, "read", lambda name, read=memory.read: (reads.append(name), read(name))[1]
