@@ -7,10 +7,12 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from daskprs.entry_process.conversation import Following
 from daskprs.entry_process.host import Reply
 from daskprs.entry_process.results import joined
 from daskprs.entry_process.wire import MiniBatchContext
@@ -20,7 +22,7 @@ from daskprs.script_host import ScriptHost, Slot
 from daskprs.splitting import Part, failed_items, part_of, split
 from daskprs.wording import counted
 
-__all__ = ["Limits", "try_mini_batch"]
+__all__ = ["Limits", "try_mini_batch", "try_mini_batches"]
 
 _COUNT_WAIT = 30.0
 
@@ -35,8 +37,70 @@ class Limits:
     split: bool = False
 
 
-def try_mini_batch(host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: Limits) -> Outcome:
+def try_mini_batches(
+    host: ScriptHost,
+    slot: Slot,
+    mini_batches: Sequence[MiniBatch],
+    limits: Limits,
+    stop_at_failure: bool,
+    budget: float,
+) -> Iterator[Outcome]:
+    """Run mini-batches one after another, until one fails or so many seconds are over.
+
+    Raises
+    ------
+    InitGaveUpError, StoppedError
+    """
+    began = time.monotonic()
+    try:
+        for position, mini_batch in enumerate(mini_batches):
+            is_over = time.monotonic() - began > budget
+            if is_over and not slot.is_ahead:
+                return
+            following = None if is_over else partial(_following, mini_batches, position + 1)
+            outcome = try_mini_batch(
+                host, slot, mini_batch, limits, whole_only=stop_at_failure, following=following
+            )
+            yield outcome
+            if outcome.failed_items and stop_at_failure:
+                return
+    finally:
+        if slot.is_ahead:  # nobody will ask for it
+            slot.discard()
+
+
+def _following(
+    mini_batches: Sequence[MiniBatch], start: int, skip: int
+) -> Iterator[tuple[Any, MiniBatchContext]]:
+    for position in range(start + skip, len(mini_batches)):
+        mini_batch = mini_batches[position]
+        if mini_batch.only is not None:
+            return
+        yield mini_batch.piece, _context(mini_batch)
+
+
+def _context(mini_batch: MiniBatch, start: int = 0) -> MiniBatchContext:
+    row_start = mini_batch.row_start
+    return MiniBatchContext(
+        minibatch_index=mini_batch.index,
+        partition_key_value=mini_batch.partition_key_value,
+        dataset=mini_batch.dataset,
+        global_row_index_lower_bound=None if row_start is None else row_start + start,
+    )
+
+
+def try_mini_batch(
+    host: ScriptHost,
+    slot: Slot,
+    mini_batch: MiniBatch,
+    limits: Limits,
+    *,
+    whole_only: bool = False,
+    following: Following | None = None,
+) -> Outcome:
     """Run one mini-batch until a try does not fail, or all tries are used up.
+
+    `whole_only` and `following` are those of `EntryProcess.run`.
 
     Raises
     ------
@@ -45,11 +109,11 @@ def try_mini_batch(host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: 
     StoppedError
         The run is being stopped: the mini-batch has no outcome.
     """
-    tries = _Tries(host, slot, mini_batch, limits)
+    tries = _Tries(host, slot, mini_batch, limits, whole_only)
     if mini_batch.only is not None:
         ranges = [tries.items(start, stop) for start, stop in mini_batch.only]
         return _outcome_of_parts(mini_batch, ranges, tries, host.package.output_format)
-    reply = tries.as_often_as_allowed(lambda: tries.one(mini_batch.piece))
+    reply = tries.as_often_as_allowed(lambda: tries.one(mini_batch.piece, following=following))
     total = tries.total
     parts = [] if total is None else tries.halved(0, total, reply)
     if len(parts) > 1:
@@ -60,8 +124,16 @@ def try_mini_batch(host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: 
 class _Tries:
     """The tries of one mini-batch, whole or in parts."""
 
-    def __init__(self, host: ScriptHost, slot: Slot, mini_batch: MiniBatch, limits: Limits) -> None:
+    def __init__(
+        self,
+        host: ScriptHost,
+        slot: Slot,
+        mini_batch: MiniBatch,
+        limits: Limits,
+        whole_only: bool,
+    ) -> None:
         self._host, self._slot, self._mini_batch, self._limits = host, slot, mini_batch, limits
+        self._whole_only = whole_only
         self.attempts: list[Attempt] = []
         self.total = mini_batch.items
 
@@ -90,17 +162,24 @@ class _Tries:
         """Try some of its items, once."""
         return self.one(part_of(self._mini_batch.piece, start, stop), start)
 
-    def one(self, piece: Any, start: int | None = None) -> Reply:
+    def one(
+        self, piece: Any, start: int | None = None, following: Following | None = None
+    ) -> Reply:
         """Try once; `start` is the first item where it is not the whole mini-batch."""
-        process = self._slot.process()
-        started, began = time.time(), time.perf_counter()
-        reply = process.run(
-            piece,
-            self._context(start or 0),
-            load_timeout=self._limits.load_timeout,
-            timeout=self._limits.run_invocation_timeout,
-        )
-        self._host.check_not_stopped()
+        context = _context(self._mini_batch, start or 0)
+        reply = Reply("NOT_BEGUN")
+        while reply.status == "NOT_BEGUN":  # once: to a fresh process nothing was sent ahead
+            process = self._slot.process()
+            started, began = time.time(), time.perf_counter()
+            reply = process.run(
+                piece,
+                context,
+                load_timeout=self._limits.load_timeout,
+                timeout=self._limits.run_invocation_timeout,
+                whole_only=self._whole_only,
+                following=following,
+            )
+            self._host.check_not_stopped()
         if start is None and reply.total is not None:
             self.total = reply.total
         self.attempts.append(
@@ -121,16 +200,6 @@ class _Tries:
             )
         )
         return reply
-
-    def _context(self, start: int) -> MiniBatchContext:
-        mini_batch = self._mini_batch
-        row_start = mini_batch.row_start
-        return MiniBatchContext(
-            minibatch_index=mini_batch.index,
-            partition_key_value=mini_batch.partition_key_value,
-            dataset=mini_batch.dataset,
-            global_row_index_lower_bound=None if row_start is None else row_start + start,
-        )
 
 
 def _outcome_of_parts(

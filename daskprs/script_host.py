@@ -132,6 +132,11 @@ class Slot:
         return inits
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether the process was sent mini-batches that nobody has asked for yet."""
+        return self._process is not None and self._process.is_ahead
+
+    @property
     def current(self) -> EntryProcess | None:
         """The process, if one was started; it may be gone."""
         return self._process

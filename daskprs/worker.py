@@ -17,7 +17,7 @@ import psutil
 from distributed import Worker, WorkerPlugin, get_worker
 
 from daskprs._version import __version__ as __version__  # asked for by targets.check_software
-from daskprs.attempts import Limits, try_mini_batch
+from daskprs.attempts import Limits, try_mini_batches
 from daskprs.entry_process.host import Reply
 from daskprs.entry_process.wire import Failed
 from daskprs.lazy_rows import LazyRows
@@ -313,13 +313,9 @@ def run_mini_batches(
         with host.slot(SLOT_WAIT) as slot:
             try:
                 slot.process()
-                begun = time.monotonic()
-                for mini_batch in mini_batches:
-                    outcomes.append(try_mini_batch(host, slot, mini_batch, limits))
-                    if outcomes[-1].failed_items and stop_at_failure:
-                        break
-                    if time.monotonic() - begun > budget:
-                        break
+                tried = try_mini_batches(host, slot, mini_batches, limits, stop_at_failure, budget)
+                for outcome in tried:  # one by one: those before an error count
+                    outcomes.append(outcome)
             except InitGaveUpError as error:
                 init_failure = error.reply
             logs, sample = slot.take_logs(), _sample(host, slot)

@@ -240,7 +240,7 @@ def test_a_failure_is_told_when_stderr_is_closed(host: Hosted) -> None:
 def test_a_script_that_closes_our_connection_has_lost_its_process(host: Hosted) -> None:
     outcome = host.run("close_descriptors", timeout=20)
     assert outcome.attempts[0].status == "PROCESS_DIED"
-    assert "in run()" in outcome.error
+    assert "run()" in outcome.error
     assert rows(host, "same") == ["same"]
 
 

@@ -18,30 +18,32 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from daskprs.entry_process import script_imports
 from daskprs.entry_process.failures import describe
+from daskprs.entry_process.progress import Progress, Tracker
 from daskprs.entry_process.results import materialise, to_rows
 from daskprs.entry_process.script_module import import_script, wants_context
 from daskprs.entry_process.wire import (
     Channel,
     Done,
     Failed,
+    GoOn,
     InitDone,
-    Loaded,
     MessageError,
-    Returned,
     Run,
+    Shutdown,
     Start,
 )
 
 __all__ = ["main"]
 
+_SLOW_SECONDS = 0.1  # after so long, others may have time for what was sent ahead
 
-def main(channel_fd: int, lifeline_fd: int, stack_file: str) -> None:
+
+def main(channel_fd: int, lifeline_fd: int, stack_file: str, progress_file: str) -> None:
     """Serve one Dask worker until it says so, or is gone."""
     for fd in (channel_fd, lifeline_fd):
         os.set_inheritable(fd, False)
@@ -56,7 +58,7 @@ def main(channel_fd: int, lifeline_fd: int, stack_file: str) -> None:
         start = channel.receive()
         script = _start_script(start, channel)
         if script is not None:
-            _serve(script, start, channel)
+            _Service(script, start, channel, Tracker(Progress(Path(progress_file)))).serve()
     except (EOFError, OSError):
         if not _is_fork():
             _kill_group()  # the worker is gone, there is nobody left to tell
@@ -141,53 +143,77 @@ def _start_script(start: Start, channel: Channel) -> types.ModuleType | None:
     return script
 
 
-def _serve(script: types.ModuleType, start: Start, channel: Channel) -> None:
-    with_context = wants_context(script.run)
-    while True:
-        began = time.perf_counter()
+class _Service:
+    """Runs the mini-batches that come, one after another."""
+
+    def __init__(
+        self, script: types.ModuleType, start: Start, channel: Channel, tracker: Tracker
+    ) -> None:
+        self._script, self._start, self._channel = script, start, channel
+        self._with_context = wants_context(script.run)
+        self._tracker = tracker
+
+    def serve(self) -> None:
+        """Answer until the worker says that no work is left."""
+        goes_on = True
+        while True:
+            began = time.perf_counter()
+            try:
+                message = self._channel.receive()
+            except MessageError as error:
+                if goes_on:
+                    self._channel.send(_failed("load", error.__cause__ or error, began))
+                    goes_on = False
+                continue
+            if isinstance(message, GoOn):
+                goes_on = True
+            elif isinstance(message, Shutdown):
+                break
+            elif goes_on:
+                answer = self._run(message)
+                self._channel.send(answer)
+                goes_on = not isinstance(answer, Failed) and not answer.throws_away
+            del message  # while the next mini-batch comes, there is no need for this one
+            if os.path.isdir(self._start.scratch):  # files that were fetched
+                shutil.rmtree(self._start.scratch, ignore_errors=True)
+        self._channel.send(_shut_down(self._script))
+
+    def _run(self, message: Run) -> Done | Failed:
+        start, tracker = self._start, self._tracker
+        stage, began = "load", time.perf_counter()
+        tracker.begin(message.number)
+        known = Done()
         try:
-            message = channel.receive()
-        except MessageError as error:
-            channel.send(_failed("load", error.__cause__ or error, began))
-            continue
-        if not isinstance(message, Run):
-            break
-        channel.send(_run_one(script.run, with_context, message, start, channel))
-        del message  # while the next mini-batch comes, there is no need for this one
-        if os.path.isdir(start.scratch):  # files that were fetched
-            shutil.rmtree(start.scratch, ignore_errors=True)
-    channel.send(_shut_down(script))
-
-
-def _run_one(
-    run: Callable[..., Any],
-    with_context: bool,
-    message: Run,
-    start: Start,
-    channel: Channel,
-) -> Done | Failed:
-    stage, began = "load", time.perf_counter()
-    try:
-        mini_batch = message.piece.load(start.scratch)
-        total = len(mini_batch)
-        channel.send(Loaded(total, time.perf_counter() - began))
-        if total == 0:
-            return Done()  # no items: there is nothing that run() could be called for
-        stage, began = "run", time.perf_counter()
-        result = run(mini_batch, message.context) if with_context else run(mini_batch)
-        result = materialise(result)
-        channel.send(Returned(len(result), time.perf_counter() - began))
-        stage = "result"
-        rows, returned = None, None
-        if start.output_format is not None:
-            rows = to_rows(result, start.output_format, start.to_csv_options)
-        if message.wants_result:
-            with contextlib.suppress(Exception):  # its rows are what counts
-                returned = pickle.dumps(result, protocol=5)
-    except BaseException as error:
-        return _failed(stage, error, began)
-    _flush()
-    return Done(rows, returned)
+            mini_batch = message.piece.load(start.scratch)
+            loaded = time.perf_counter() - began
+            known = Done(len(mini_batch), loaded)
+            if known.total == 0:
+                return known  # no items: there is nothing that run() could be called for
+            tracker.loaded(known.total, loaded)
+            stage, began = "run", time.perf_counter()
+            run = self._script.run
+            result = run(mini_batch, message.context) if self._with_context else run(mini_batch)
+            result = materialise(result)
+            known = Done(known.total, loaded, len(result), time.perf_counter() - began)
+            stage = "result"
+            tracker.returned(known.returned, known.run_seconds)
+            rows, returned = None, None
+            if start.output_format is not None:
+                rows = to_rows(result, start.output_format, start.to_csv_options)
+            if message.wants_result:
+                with contextlib.suppress(Exception):  # its rows are what counts
+                    returned = pickle.dumps(result, protocol=5)
+        except BaseException as error:
+            told = _failed(stage, error, began)
+            return (
+                told
+                if stage == "load"
+                else replace(told, total=known.total, load_seconds=known.load_seconds)
+            )
+        _flush()
+        is_short = message.whole_only and known.returned < known.total
+        is_slow = known.load_seconds + known.run_seconds > _SLOW_SECONDS
+        return replace(known, rows=rows, result=returned, throws_away=is_short or is_slow)
 
 
 def _shut_down(script: types.ModuleType) -> Done | Failed:

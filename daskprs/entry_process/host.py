@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.entry_process import stages
+from daskprs.entry_process.conversation import Conversation, Following
 from daskprs.entry_process.entry_script_api import write_facts
 from daskprs.entry_process.logs import ProcessLogs
-from daskprs.entry_process.stacks import format_stacks, innermost_line
+from daskprs.entry_process.progress import Progress
+from daskprs.entry_process.stacks import innermost_line
 from daskprs.entry_process.stages import Stage
 from daskprs.entry_process.surroundings import (
     data_references,
@@ -28,31 +30,26 @@ from daskprs.entry_process.surroundings import (
     link_source,
     make_environment,
 )
+from daskprs.entry_process.traces import Traces
 from daskprs.entry_process.wire import (
     Channel,
-    Done,
     Failed,
     InitDone,
-    Loaded,
     MessageError,
     MiniBatchContext,
-    Returned,
     Rows,
-    Run,
     Shutdown,
     Start,
 )
 
 __all__ = ["EntryProcess", "Reply", "ScriptStart"]
 
-# A healthy process tells its stack in milliseconds; this is for a machine that is overloaded.
-_STACK_WAIT = 1.0
 _KILL_WAIT = 10.0
 _ATEXIT_WAIT = 5.0
-_STDERR_TAIL = 4000
+_SOCKET_BYTES = 1 << 18
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from daskprs.entry_process.child import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"
+    "main(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])"
 )
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
 
@@ -78,7 +75,8 @@ class Reply:
     """One try of one mini-batch, or of init(), as a value.
 
     `status` is RUN_DONE, RUN_EXCEPTION, RUN_TIMEOUT, PROCESS_DIED, LOAD_EXCEPTION,
-    LOAD_TIMEOUT, OUT_OF_MEMORY, INIT_DONE, INIT_EXCEPTION, INIT_TIMEOUT or INIT_DIED.
+    LOAD_TIMEOUT, OUT_OF_MEMORY, INIT_DONE, INIT_EXCEPTION, INIT_TIMEOUT or INIT_DIED. Or
+    NOT_BEGUN, which is no try: the process was gone before it came to this mini-batch.
     """
 
     status: str
@@ -99,9 +97,9 @@ class Reply:
 class _EndedError(Exception):
     """The process has been stopped, or is gone, instead of answering."""
 
-    def __init__(self, status: str, error: str, traceback: str) -> None:
-        super().__init__(error)
-        self.reply = Reply(status, error=error, traceback=traceback)
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.error)
+        self.reply = reply
 
 
 class EntryProcess:
@@ -136,8 +134,8 @@ class EntryProcess:
         has_gpus: bool = False,
     ) -> None:
         self.name, self.folder, self.logs, self.gpu = name, folder, logs, gpu
-        self._stacks = folder / "stacks.txt"
-        self._stderr_start = 0
+        self._traces = Traces(logs.stderr, folder / "stacks.txt")
+        self._progress = folder / "progress"
         self._stop_lock = threading.Lock()
         self._stopped = False
         self._stopped_why = ""
@@ -162,8 +160,11 @@ class EntryProcess:
                 "logging_level": start.logging_level,
             }
             write_facts(folder, facts)
+            progress = Progress(self._progress, make=True)
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
+            for sock in (ours, theirs):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
             alive, self._lifeline = os.pipe()
             undo.callback(os.close, self._lifeline)
             try:
@@ -173,6 +174,7 @@ class EntryProcess:
                 os.close(alive)
             undo.pop_all()
         self._channel = Channel(ours)
+        self._talk = Conversation(self._channel, progress)
         self._start = Start(
             script=start.script,
             source_directory=start.source_directory,
@@ -187,7 +189,7 @@ class EntryProcess:
         self, channel: int, lifeline: int, work: Path, environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-c", _BOOT, _PACKAGE_PARENT]
-        command += [str(channel), str(lifeline), str(self._stacks)]
+        command += [str(channel), str(lifeline), str(self._traces.stacks), str(self._progress)]
         with self.logs.stdout.open("ab") as out, self.logs.stderr.open("ab") as err:
             return subprocess.Popen(
                 command,
@@ -203,6 +205,11 @@ class EntryProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it was sent mini-batches that `run` was not called for yet."""
+        return self._lifeline >= 0 and self._talk.is_ahead
 
     def init(self, timeout: float) -> Reply:
         """Import the script and call init(), once, before the first mini-batch."""
@@ -223,35 +230,62 @@ class EntryProcess:
         load_timeout: float,
         timeout: float,
         wants_result: bool = False,
+        whole_only: bool = False,
+        following: Following | None = None,
     ) -> Reply:
-        """Run one mini-batch; afterwards the process is alive, or `alive` says it is not."""
-        known, began = Reply(""), 0.0
+        """Run one mini-batch; afterwards the process is alive, or `alive` says it is not.
+
+        Parameters
+        ----------
+        following : callable, optional
+            Gives what the next calls will be for, so that it can be sent ahead.
+        whole_only : bool
+            Fewer results than items are a failure: what was sent ahead waits.
+        """
+        slow = max(timeout, load_timeout)
+        limits = {stages.LOAD: load_timeout, stages.RUN: timeout, stages.RESULT: slow}
+        talk = self._talk
         try:
-            answer = self._ask(Run(piece, context, wants_result), load_timeout, stages.LOAD)
-            if isinstance(answer, Failed):
-                return self._told("LOAD_EXCEPTION", answer)
-            loaded: Loaded = answer
-            known = Reply("", total=loaded.total, load_seconds=loaded.seconds)
-            began = time.perf_counter()
-            answer = self._answer(timeout, stages.RUN)
-            if isinstance(answer, Returned):
-                known = replace(known, returned=answer.count, run_seconds=answer.seconds)
-                answer = self._answer(max(timeout, load_timeout), stages.RESULT)
+            talk.ask(piece, context, load_timeout, wants_result=wants_result, whole_only=whole_only)
+            if following is not None:
+                talk.send_ahead(following, load_timeout)
+            answer = talk.answer(limits)
         except MessageError as error:
             return Reply("LOAD_EXCEPTION", error=f"the mini-batch cannot be sent: {error}")
-        except _EndedError as ended:
-            seconds = time.perf_counter() - began if began else 0.0
-            return replace(
-                ended.reply,
-                total=known.total,
-                load_seconds=known.load_seconds,
-                run_seconds=known.run_seconds or seconds,
-            )
+        except (EOFError, OSError) as error:
+            return self._ended_in_run(isinstance(error, TimeoutError), limits)
         if isinstance(answer, Failed):
-            told = self._told("RUN_EXCEPTION", answer)
-            return replace(told, total=known.total, load_seconds=known.load_seconds)
-        done: Done = answer
-        return replace(known, status="RUN_DONE", rows=done.rows, result=done.result)
+            status = "LOAD_EXCEPTION" if answer.stage == "load" else "RUN_EXCEPTION"
+            self._traces.stderr_start = talk.step().stderr_start
+            told = self._told(status, answer)
+            return replace(told, total=answer.total, load_seconds=answer.load_seconds)
+        return Reply(
+            "RUN_DONE",
+            total=answer.total,
+            returned=answer.returned,
+            rows=answer.rows,
+            result=answer.result,
+            load_seconds=answer.load_seconds,
+            run_seconds=answer.run_seconds,
+        )
+
+    def _ended_in_run(self, is_late: bool, limits: Mapping[Stage, float]) -> Reply:
+        step = self._talk.step()
+        self._traces.stderr_start = step.stderr_start
+        if not is_late and self._talk.was_not_begun():
+            self.kill()
+            return Reply("NOT_BEGUN")
+        ended = self._late(step.stage, limits[step.stage]) if is_late else self._died(step.stage)
+        seconds = step.run_seconds
+        if step.stage is stages.RUN:
+            seconds = time.monotonic() - step.since
+        return replace(
+            ended,
+            total=step.total if step.total >= 0 else None,
+            returned=max(0, step.returned),
+            load_seconds=step.load_seconds,
+            run_seconds=seconds,
+        )
 
     def shutdown(self, timeout: float) -> Failed | None:
         """Call the script's shutdown() and end the process; what went wrong, if anything."""
@@ -267,86 +301,57 @@ class EntryProcess:
     # Asking and being told
 
     def _ask(self, message: object, timeout: float, stage: Stage) -> Any:
-        self._stderr_start = _size(self.logs.stderr)
-        return self._answer(timeout, stage, message)
-
-    def _answer(self, timeout: float, stage: Stage, message: object = None) -> Any:
-        """Wait for the next message; where there is none, the process has been stopped.
+        """Send a message and wait for the answer; without one, the process has been stopped.
 
         Raises
         ------
         _EndedError
         """
+        self._traces.mark()
         try:
-            if message is not None:
-                self._channel.send(message, timeout)
+            self._channel.send(message, timeout)
             return self._channel.receive(timeout)
         except TimeoutError:
-            stack = self.stack()
-            self.kill()
-            error = stage.too_long.format(limit=timeout)
-            where = innermost_line(stack, self._start.source_directory)
-            if where:
-                error += f" It hung at {where}."
-            raise _EndedError(stage.timed_out, error, stack) from None
+            raise _EndedError(self._late(stage, timeout)) from None
         except (EOFError, OSError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(2)
-            how = stages.how_it_ended(self._process.poll())
-            self.kill()
-            if self._stopped_why:
-                raise _EndedError("OUT_OF_MEMORY", f"{self._stopped_why}.", "") from None
-            error = f"the process {how} {stage.where}."
-            raise _EndedError(stage.died, error, self._last_words()) from None
+            raise _EndedError(self._died(stage)) from None
+
+    def _late(self, stage: Stage, limit: float) -> Reply:
+        """Kill the process, which takes too long, and tell where it was."""
+        stack = self._traces.stack(self._process)
+        self.kill()
+        error = stage.too_long.format(limit=limit)
+        where = innermost_line(stack, self._start.source_directory)
+        if where:
+            error += f" It hung at {where}."
+        return Reply(stage.timed_out, error=error, traceback=stack)
+
+    def _died(self, stage: Stage) -> Reply:
+        """Kill what is left of a process that is gone, and tell its last words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        how = stages.how_it_ended(self._process.poll())
+        self.kill()
+        if self._stopped_why:
+            return Reply("OUT_OF_MEMORY", error=f"{self._stopped_why}.")
+        error = f"the process {how} {stage.where}."
+        return Reply(stage.died, error=error, traceback=self._traces.last_words())
 
     def _told(self, status: str, failed: Failed) -> Reply:
         error = failed.error
         if error.startswith("SystemExit"):
             # argparse has written to stderr what is wrong; the exception has only a number.
-            printed = self._stderr_tail(len(failed.traceback)).replace(failed.traceback, "")
-            lines = [line for line in printed.splitlines() if line.strip()]
+            lines = self._traces.lines_but(failed.traceback)
             if lines:
                 error = "\n".join([f"{error} ({lines[-1]})", *lines[-5:-1]])
         return Reply(status, error=error, traceback=failed.traceback, run_seconds=failed.seconds)
-
-    def _last_words(self) -> str:
-        parts = (self._stacks_since(0).rstrip(), self._stderr_tail().rstrip())
-        return "\n\n".join(part for part in parts if part)
-
-    def _stderr_tail(self, more: int = 0) -> str:
-        """What was written to stderr since the process was last asked; only its end if long."""
-        with contextlib.suppress(OSError), self.logs.stderr.open("rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(self._stderr_start, end - _STDERR_TAIL - more))
-            return stream.read().decode("utf-8", "replace")
-        return ""
-
-    def stack(self) -> str:
-        """Have the process write where it is, also while C code holds the GIL."""
-        start = _size(self._stacks)
-        with contextlib.suppress(OSError):
-            self._process.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + _STACK_WAIT
-        size = before = start
-        while time.monotonic() < deadline and (size == start or size != before):
-            time.sleep(0.05)
-            before, size = size, _size(self._stacks)
-        return self._stacks_since(start) or "(the process did not tell its stack)"
-
-    def _stacks_since(self, start: int) -> str:
-        try:
-            with self._stacks.open("rb") as stream:
-                main_thread = int(stream.readline(), 16)
-                stream.seek(start)
-                return format_stacks(stream.read().decode("utf-8", "replace"), main_thread)
-        except (OSError, ValueError):  # it has not come so far as to make the file
-            return ""
 
     # The end
 
     @property
     def alive(self) -> bool:
-        if self._process.poll() is None:
+        """Whether it can be asked; what it has answered before its end counts."""
+        if self._lifeline >= 0 and (self._talk.has_answer or self._process.poll() is None):
             return True
         self.stop()  # what it has started may still be there
         return False
@@ -379,10 +384,3 @@ class EntryProcess:
     def remove(self) -> None:
         """Remove the private folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

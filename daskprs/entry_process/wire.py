@@ -16,11 +16,10 @@ __all__ = [
     "Channel",
     "Done",
     "Failed",
+    "GoOn",
     "InitDone",
-    "Loaded",
     "MessageError",
     "MiniBatchContext",
-    "Returned",
     "Rows",
     "Run",
     "Shutdown",
@@ -66,11 +65,26 @@ class Start:
 
 @dataclass(frozen=True)
 class Run:
-    """One mini-batch: ``piece.load(scratch)`` gives what run() receives."""
+    """One mini-batch: ``piece.load(scratch)`` gives what run() receives.
+
+    Attributes
+    ----------
+    number : int
+        Which of the mini-batches for this process, from 1.
+    whole_only : bool
+        Fewer results than items count as a failure.
+    """
 
     piece: Any
     context: MiniBatchContext
+    number: int
     wants_result: bool = False
+    whole_only: bool = False
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """What was sent before this is not wanted any more, and what comes now is."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +94,6 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class InitDone:
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The mini-batch is in memory, from now on the clock of run() ticks."""
-
-    total: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Returned:
-    """run() has returned `count` results; its clock has stopped, they are made into rows."""
-
-    count: int
     seconds: float
 
 
@@ -113,20 +111,40 @@ class Rows:
 
 @dataclass(frozen=True)
 class Done:
-    """The mini-batch is done, or shutdown() is; `result` is what run() returned, pickled."""
+    """The mini-batch is done, or shutdown() is.
 
+    Attributes
+    ----------
+    total, returned : int
+        Items, and results of run().
+    result : bytes or None
+        What run() returned, pickled.
+    throws_away : bool
+        What was sent ahead is not run, until a `GoOn` comes.
+    """
+
+    total: int = 0
+    load_seconds: float = 0.0
+    returned: int = 0
+    run_seconds: float = 0.0
     rows: Rows | None = None
     result: bytes | None = None
+    throws_away: bool = False
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The user's code, or the loading, failed; `error` is its last line."""
+    """The user's code, or the loading, failed; `error` is its last line.
+
+    What was sent ahead is not run, until a `GoOn` comes.
+    """
 
     stage: str  # "init", "load", "run", "result", "shutdown"
     error: str
     traceback: str
     seconds: float = 0.0
+    total: int | None = None
+    load_seconds: float = 0.0
 
 
 _HEAD = struct.Struct("!QI")
@@ -160,10 +178,7 @@ class Channel:
         MessageError
             It cannot be pickled: nothing was sent.
         """
-        body, buffers = _pickled(message)
-        views = [buffer.raw() for buffer in buffers]
-        head = _HEAD.pack(len(body), len(views))
-        head += b"".join(_LENGTH.pack(view.nbytes) for view in views)
+        head, body, views = _parts(message)
         small = len(body) < _SMALL
         chunks: list[bytes | memoryview] = [head + body] if small else [head, body]
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -171,6 +186,46 @@ class Channel:
             left = None if deadline is None else max(1e-3, deadline - time.monotonic())
             self._sock.settimeout(left)  # for sending only: poll() waits for what comes
             self._sock.sendall(chunk)
+
+    def packed(self, message: object) -> bytes | None:
+        """Return a message for `send_packed`; None where it cannot be pickled, or is large."""
+        try:
+            head, body, views = _parts(message)
+        except MessageError:
+            return None
+        return None if views or len(body) > _SMALL else head + body
+
+    def send_packed(self, data: bytes, timeout: float) -> None:
+        """Send what `packed` has made.
+
+        Raises
+        ------
+        TimeoutError, OSError
+        """
+        self._sock.settimeout(timeout)
+        self._sock.sendall(data)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether at least a part of the next message is here already."""
+        return bool(self._ahead)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for at least a part of the next message; False where nothing came in time.
+
+        Raises
+        ------
+        EOFError
+            The other side is gone.
+        """
+        if self._ahead:
+            return True
+        try:
+            self._wait(time.monotonic() + timeout)
+        except TimeoutError:
+            return False
+        self._ahead += self._received(self._sock.recv, _SMALL)
+        return True
 
     def receive(self, timeout: float | None = None) -> Any:
         """Wait for the next message.
@@ -237,6 +292,13 @@ class Channel:
 
     def close(self) -> None:
         self._sock.close()
+
+
+def _parts(message: object) -> tuple[bytes, bytes, list[memoryview]]:
+    body, buffers = _pickled(message)
+    views = [buffer.raw() for buffer in buffers]
+    head = _HEAD.pack(len(body), len(views))
+    return head + b"".join(_LENGTH.pack(view.nbytes) for view in views), body, views
 
 
 def _pickled(message: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
