@@ -9,6 +9,7 @@ from daskprs.pipelines.outputs import OutputFiles, StepOutput, WrittenOutput
 from daskprs.pipelines.parameters import PipelineParameter
 from daskprs.pipelines.pipeline import Pipeline
 from daskprs.pipelines.runs import Experiment, PipelineRun, StepRun
+from daskprs.pipelines.script_step import ScriptStep
 from daskprs.pipelines.secrets import EnvironmentSecret
 from daskprs.pipelines.steps import NamedInput, ParallelStep
 from daskprs.pipelines.workspace import Workspace
@@ -28,6 +29,7 @@ __all__ = [
     "Pipeline",
     "PipelineParameter",
     "PipelineRun",
+    "ScriptStep",
     "StepOutput",
     "StepRun",
     "Workspace",

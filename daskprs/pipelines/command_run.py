@@ -65,6 +65,11 @@ class Command(ABC):
     timeout: float | None
     words: tuple[str, str, str]
 
+    @property
+    def log_place(self) -> str:
+        """Where a person finds the log."""
+        return str(self.log)
+
     @abstractmethod
     def is_done(self) -> bool:
         """Say whether what it would do has been done."""
@@ -153,7 +158,7 @@ class CommandRun:
     def report(self) -> CommandReport:
         command = self.command
         return CommandReport(
-            self.status, self._is_reused, self._seconds, command.outputs(), str(command.log)
+            self.status, self._is_reused, self._seconds, command.outputs(), command.log_place
         )
 
     def cancel(self) -> None:
@@ -233,7 +238,7 @@ class CommandRun:
             whole, part, limit = command.words
             raise RunFailedError(
                 f"the {whole} {command.name!r} was stopped: its {part} took longer than "
-                f"{limit}={command.timeout:g} s. Its output is in {command.log}."
+                f"{limit}={command.timeout:g} s. Its output is in {command.log_place}."
             )
         return code
 
@@ -241,7 +246,7 @@ class CommandRun:
         whole, part, _ = self.command.words
         message = (
             f"the {whole} {self.command.name!r} has failed: its {part} ended with exit code "
-            f"{code}. Its output is in {self.command.log}."
+            f"{code}. Its output is in {self.command.log_place}."
         )
         return EntryScriptError(message, script_traceback=last_words(self.command.log))
 

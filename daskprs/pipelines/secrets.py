@@ -12,7 +12,7 @@ from typing import Any
 from daskprs.exceptions import ConfigError, UsageError
 from daskprs.redaction import is_telling
 
-__all__ = ["EnvironmentSecret", "from_record", "to_record"]
+__all__ = ["EnvironmentSecret", "from_record", "kept_variables", "to_record"]
 
 _LEAST = 8  # a shorter value of an environment variable may be the same by chance
 _MARK = "$env"
@@ -80,6 +80,15 @@ def from_record(record: Mapping[str, Any], *, workspace: str, datastore: str) ->
         if isinstance(value, Mapping) and _MARK in value
         else value
         for name, value in record.items()
+    }
+
+
+def kept_variables(workspace: str) -> dict[str, str]:
+    """Return the secrets that only this process knows, as environment variables for another."""
+    return {
+        _own_variable(datastore, option): value
+        for (place, datastore, option), value in _kept.items()
+        if place == workspace and isinstance(value, str)
     }
 
 

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskprs.config import ParallelRunConfig
-from daskprs.datasets import FileDataset, TabularDataset, as_dataset
 from daskprs.entry_script import EntryScriptSource
 from daskprs.exceptions import ConfigError
 from daskprs.pipelines.base import Launch, NamedInput, Step, as_list, source_of
 from daskprs.pipelines.compute import ComputeTarget
-from daskprs.pipelines.data import Data
 from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.environments import Environment
 from daskprs.pipelines.launching import start_parallel
 from daskprs.pipelines.models import Model
-from daskprs.pipelines.outputs import OutputFiles, StepOutput
+from daskprs.pipelines.opened import Opened, check_source
+from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.parameters import PipelineParameter, value_of
 from daskprs.step import ParallelRunStep, check_step_name
 from daskprs.targets import check_target
@@ -136,7 +135,7 @@ class ParallelStep(Step):
         self.azure_compatible = azure_compatible
         self.after = []
         for value in (*self.inputs, *self.side_inputs):
-            _check_source(value)
+            check_source(value)
 
     # What a pipeline asks
 
@@ -190,7 +189,7 @@ class ParallelStep(Step):
         places : mapping
             Where each output is, also that of this step.
         """
-        opened = _Opened(values, places)
+        opened = Opened(values, places)
         place = places[self.output]
         arguments = [opened.argument(thing) for thing in self.arguments]
         if self.azure_compatible:
@@ -238,66 +237,6 @@ class ParallelStep(Step):
             if named and f"--{name}" not in given and value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, list) else str(value)]
         return flags
-
-
-class _Opened:
-    """What stands for data becomes data; the same thing becomes the same object."""
-
-    def __init__(self, values: Mapping[str, Any], places: Mapping[StepOutput, DataPath]) -> None:
-        self._values, self._places = values, places
-        self._side: dict[int, FileDataset | str] = {}
-        self._kept: list[Any] = []  # so that no id is given twice
-
-    def _value(self, thing: Any) -> Any:
-        source = value_of(source_of(thing), self._values)
-        return source_of(source)
-
-    def dataset(self, thing: Any) -> Any:
-        value = self._value(thing)
-        if isinstance(value, StepOutput):
-            value = value.as_files()
-        name = thing.name if isinstance(thing, NamedInput) else None
-        if isinstance(value, OutputFiles):
-            name = name or value.name or value.output.name
-            value = value.data(self._places[value.output])
-        return value.open(name) if isinstance(value, Data) else as_dataset(value)
-
-    def side_input(self, thing: Any) -> FileDataset | str:
-        value = self._value(thing)
-        if id(value) not in self._side:
-            self._kept.append(value)
-            name = thing.name if isinstance(thing, NamedInput) else None
-            self._side[id(value)] = self._opened_side(value, name)
-        return self._side[id(value)]
-
-    def _opened_side(self, value: Any, name: str | None) -> FileDataset | str:
-        if isinstance(value, OutputFiles | StepOutput):
-            output = value.output if isinstance(value, OutputFiles) else value
-            place = self._places[output]
-            return FileDataset(place.url, storage_options=place.storage_options, name=name)
-        if isinstance(value, Data):
-            value = value.open(name)
-        if isinstance(value, TabularDataset):
-            options = value.storage_options
-            return FileDataset(value.urls, storage_options=options, name=value.name)
-        return value if isinstance(value, FileDataset) else str(value)
-
-    def argument(self, thing: Any) -> Any:
-        value = self._value(thing)
-        if id(value) in self._side or isinstance(value, Data | FileDataset | TabularDataset):
-            return self.side_input(thing)
-        if isinstance(value, OutputFiles | StepOutput):
-            output = value.output if isinstance(value, OutputFiles) else value
-            return self._places[output].url
-        return value
-
-
-def _check_source(thing: Any) -> None:
-    value = source_of(thing)
-    if isinstance(value, PipelineParameter):
-        value = source_of(value.default_value)
-    if not isinstance(value, Data | OutputFiles | StepOutput | FileDataset | str):
-        as_dataset(value)
 
 
 def _code(source: EntryScriptSource) -> Iterator[Path]:
