@@ -31,6 +31,8 @@ def write_partitions(
 ) -> None:
     """Write ``<key>=<value>/.../<part>.parquet`` below a url; the columns stay in the files.
 
+    The keys become the last columns, as those of Azure ML are, which reads them from the paths.
+
     Rows that stand there already are not written again. Other rows that were written here before,
     by the same keys, are replaced, and so is what a writer that was killed has left.
 
@@ -92,7 +94,8 @@ def _mark(fs: Any, root: str, keys: list[str], source: str, *, is_complete: bool
 
 
 def _write(frame: pd.DataFrame, keys: list[str], fs: Any, root: str) -> None:
-    for values, rows in frame.groupby(keys, dropna=False, sort=False, observed=True):
+    columns = [column for column in frame.columns if column not in keys] + keys
+    for values, rows in frame[columns].groupby(keys, dropna=False, sort=False, observed=True):
         named = zip(keys, values if isinstance(values, tuple) else (values,), strict=True)
         folder = "/".join(
             f"{quote(key, safe='')}={quote(str(value), safe='')}" for key, value in named
