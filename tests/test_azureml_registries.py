@@ -253,8 +253,8 @@ def test_an_environment_is_what_its_sections_say(driver: Driver, tmp_path: Path)
     assert found.clone("clone").name == "clone"
     made.python.user_managed_dependencies = True
     assert made._native.packages == ()
-    with pytest.raises(UsageError, match=r"Make it with Environment\('AzureML-Minimal'\)"):
-        Environment.get(driver.ws, "AzureML-Minimal")
+    with pytest.raises(UsageError, match=r"Make it with Environment\('mine'\)"):
+        Environment.get(driver.ws, "mine")
 
 
 def test_packages_that_are_lacking_end_the_run(driver: Driver) -> None:
@@ -274,10 +274,8 @@ def test_packages_that_are_lacking_end_the_run(driver: Driver) -> None:
 def test_a_compute_target_is_made_and_found(driver: Driver) -> None:
     """Numbers of nodes may be text, as from environment variables."""
     from azureml.core.compute import AmlCompute, ComputeTarget
-    from azureml.core.compute_target import ComputeTargetException
 
-    with pytest.raises(ComputeTargetException, match="ComputeTargetNotFound"):
-        ComputeTarget(workspace=driver.ws, name="cpu")
+    assert "cpu" not in driver.ws.compute_targets
     configuration = AmlCompute.provisioning_configuration(
         vm_size="STANDARD_D2_V2", min_nodes="0", max_nodes="4"
     )
@@ -303,9 +301,6 @@ def test_a_step_may_name_its_compute_target(driver: Driver) -> None:
     run = driver.submit(ParallelRunStep("step", config, [data], PipelineData("out")))
     run.wait_for_completion(show_output=False)
     assert driver.rows(run, "step") == ["a,1"]
-    config = driver.config(compute_target="gpu")
-    with pytest.raises(UsageError, match=r"Known by name are \['cpu'\]"):
-        driver.submit(ParallelRunStep("step", config, [data], PipelineData("out")))
 
 
 def test_the_run_of_driver_code_is_one_that_is_nowhere(driver: Driver) -> None:

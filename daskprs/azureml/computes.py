@@ -12,7 +12,7 @@ from daskprs.azureml.partial import Partial
 from daskprs.azureml.workspaces import Workspace
 from daskprs.pipelines.compute import ComputeTarget as NativeTarget
 
-__all__ = ["AmlCompute", "ComputeTarget"]
+__all__ = ["AmlCompute", "AmlComputes", "ComputeTarget", "target_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,13 @@ class _Provisioning:
 
     target: NativeTarget
     note: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _ScaleSettings:
+    minimum_node_count: int
+    maximum_node_count: int
+    idle_seconds_before_scaledown: int = 0
 
 
 class _Status(Partial):
@@ -44,6 +51,26 @@ class _Status(Partial):
         }
 
 
+def target_of(workspace: Workspace, name: str) -> NativeTarget:
+    """Return the cluster of a name; one that is not known is this machine, as long as all are.
+
+    Raises
+    ------
+    ComputeTargetException
+        There is none of this name, and there are others than this machine.
+    """
+    targets = workspace._native.compute_targets
+    if name in targets:
+        return targets[name]
+    if any(target.kind != "local" for target in targets.values()):
+        raise ComputeTargetException(
+            f"ComputeTargetNotFound: the workspace has no compute target {name!r}: it has "
+            f"{list(targets)}. Register it, or name it in the config.json of the workspace."
+        )
+    logger.info("compute target %r: nobody has made it; it is a cluster on this machine", name)
+    return NativeTarget(name)
+
+
 class AmlCompute(Partial):
     """A cluster under a name: one on this machine, unless config.json says another.
 
@@ -55,15 +82,11 @@ class AmlCompute(Partial):
     Raises
     ------
     ComputeTargetException
-        There is none of this name.
+        There is none of this name, and there are others than this machine.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
-        try:
-            self._native = workspace._native.compute_targets[name]
-        except KeyError as error:
-            raise ComputeTargetException(f"ComputeTargetNotFound: {error.args[0]}") from None
-        self.workspace = workspace
+        self.workspace, self._native = workspace, target_of(workspace, name)
 
     @classmethod
     def _of(cls, workspace: Workspace, target: NativeTarget) -> AmlCompute:
@@ -98,6 +121,10 @@ class AmlCompute(Partial):
         return str(self._native.note.get("vm_size", ""))
 
     @property
+    def scale_settings(self) -> _ScaleSettings:
+        return _ScaleSettings(self._native.min_nodes, self._native.max_nodes or 1)
+
+    @property
     def provisioning_state(self) -> str:
         return "Succeeded"
 
@@ -122,6 +149,18 @@ class AmlCompute(Partial):
 
     def __repr__(self) -> str:
         return f"AmlCompute({self._native!r})"
+
+
+class AmlComputes(dict[str, AmlCompute]):
+    """Those of a workspace by their names; one that nobody has made is given, but not listed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        found = workspace._native.compute_targets
+        super().__init__({name: AmlCompute(workspace, name) for name in found})
+        self._workspace = workspace
+
+    def __missing__(self, name: str) -> AmlCompute:
+        return AmlCompute(self._workspace, name)
 
 
 class ComputeTarget(Partial):

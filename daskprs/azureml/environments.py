@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.workspaces import Workspace
 from daskprs.exceptions import UsageError
+from daskprs.json_text import json_text
 from daskprs.pipelines.environments import Environment as NativeEnvironment
 
 __all__ = ["DEFAULT_CPU_IMAGE", "DEFAULT_GPU_IMAGE", "CondaDependencies", "Environment"]
@@ -20,6 +22,10 @@ DEFAULT_CPU_IMAGE = "mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04"
 DEFAULT_GPU_IMAGE = "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda10.0-cudnn7-ubuntu16.04"
 
 
+_CURATED = "AzureML-"
+# Files of an environment in a folder.
+_DEFINITION = "azureml_environment.json"
+_CONDA = "conda_dependencies.yml"
 # Options of pip, and urls: what they install has no name that could be looked for.
 _NAMELESS = re.compile(r"-|[a-z+]+://|\.?/|git\+")
 
@@ -161,7 +167,12 @@ class Environment(Partial):
     def get(
         workspace: Workspace, name: str, version: str | None = None, label: str | None = None
     ) -> Environment:
-        """Return a registered environment; those that Azure ML keeps ready are not there."""
+        """Return a registered environment.
+
+        Those that Azure ML keeps ready, ``AzureML-...``, ask for no packages here.
+        """
+        if name.startswith(_CURATED) and name not in workspace._native.environments:
+            return Environment(name)
         number = None if version is None else int(version)
         try:
             return Environment._of(workspace._native.environments.version(name, number))
@@ -193,6 +204,90 @@ class Environment(Partial):
     ) -> Environment:
         native = NativeEnvironment.from_requirements(name, os.fspath(file_path))
         return Environment._of(native)
+
+    @staticmethod
+    def from_docker_image(
+        name: str,
+        image: str,
+        container_registry: object = None,
+        conda_specification: str | os.PathLike[str] | None = None,
+        pip_requirements: str | os.PathLike[str] | None = None,
+    ) -> Environment:
+        """Take the packages of the specification; the image has no meaning here."""
+        made = Environment(name)
+        if conda_specification is not None:
+            made = Environment.from_conda_specification(name, conda_specification)
+        elif pip_requirements is not None:
+            made = Environment.from_pip_requirements(name, pip_requirements)
+        made.docker = _Section(enabled=True, base_image=image, base_dockerfile=None)
+        return made
+
+    @staticmethod
+    def from_dockerfile(
+        name: str,
+        dockerfile: str,
+        conda_specification: str | os.PathLike[str] | None = None,
+        pip_requirements: str | os.PathLike[str] | None = None,
+    ) -> Environment:
+        """Take the packages of the specification; the image has no meaning here."""
+        made = Environment.from_docker_image(
+            name, "", conda_specification=conda_specification, pip_requirements=pip_requirements
+        )
+        made.docker = _Section(enabled=True, base_image=None, base_dockerfile=dockerfile)
+        return made
+
+    @staticmethod
+    def load_from_directory(path: str | os.PathLike[str]) -> Environment:
+        """Read the folder that `save_to_directory` has written."""
+        told = json.loads(Path(path, _DEFINITION).read_text("utf-8"))
+        return Environment._of_definition(told, Path(path))
+
+    def save_to_directory(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the packages and the variables into a folder.
+
+        Raises
+        ------
+        UserErrorException
+            It is there already.
+        """
+        folder = Path(path)
+        if folder.exists() and not overwrite:
+            raise UsageError(f"{os.fspath(path)} is there already: give overwrite=True.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _DEFINITION).write_text(json_text(self._definition(), indent=4), "utf-8")
+        self.python.conda_dependencies.save(str(folder / _CONDA))  # type: ignore[attr-defined]
+
+    def _definition(self) -> dict[str, Any]:
+        """Give what the files of Azure ML hold of an environment, as far as it has a meaning."""
+        python: Any = self.python
+        return {
+            "name": self.name,
+            "version": self.version,
+            "environmentVariables": dict(self.environment_variables),
+            "python": {
+                "userManagedDependencies": bool(python.user_managed_dependencies),
+                "condaDependencies": python.conda_dependencies.as_dict(),
+            },
+        }
+
+    @staticmethod
+    def _of_definition(told: Mapping[str, Any], folder: Path) -> Environment:
+        """Read such a definition; packages may stand in a file, seen from the folder."""
+        made = Environment(str(told.get("name") or folder.name))
+        made.environment_variables = dict(told.get("environmentVariables") or {})
+        python = told.get("python") or {}
+        file = python.get("condaDependenciesFile")
+        if file is None and (folder / _CONDA).exists():
+            file = _CONDA
+        if python.get("condaDependencies"):
+            dependencies = CondaDependencies(_underlying_structure=python["condaDependencies"])
+        else:
+            dependencies = CondaDependencies(None if file is None else os.fspath(folder / file))
+        made.python = _Section(
+            conda_dependencies=dependencies,
+            user_managed_dependencies=bool(python.get("userManagedDependencies")),
+        )
+        return made
 
     def clone(self, new_name: str) -> Environment:
         made = Environment._of(self._native)

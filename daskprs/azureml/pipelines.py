@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from daskprs.azureml.computes import target_of
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.workspaces import Workspace
 from daskprs.pipelines import pipeline as native
 from daskprs.pipelines.base import Step
+from daskprs.pipelines.steps import ParallelStep
 
 if TYPE_CHECKING:
     from daskprs.azureml.experiments import PipelineRun
@@ -58,6 +60,8 @@ class Pipeline(Partial):
         for step in given:
             for output in step.outputs if isinstance(step, Step) else ():
                 output.datastore = output.datastore or store
+            if isinstance(step, ParallelStep):
+                _settle(step, workspace)
         self._native = native.Pipeline(workspace._native, given, description)
 
     def validate(self) -> list[str]:
@@ -81,6 +85,13 @@ class Pipeline(Partial):
             continue_on_step_failure=continue_on_step_failure,
             regenerate_outputs=regenerate_outputs,
         )
+
+
+def _settle(step: ParallelStep, workspace: Workspace) -> None:
+    """Give the step its compute target, of which it may have the name alone."""
+    name = step.config.compute_target
+    if isinstance(name, str) and ":" not in name:  # not an address
+        step.config = step.config.with_changes(compute_target=target_of(workspace, name))
 
 
 def _listed(steps: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs import config as native
 from daskprs.azureml.consumption import PipelineParameter, as_input
@@ -14,6 +14,9 @@ from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines.parameters import PipelineParameter as NativeParameter
 from daskprs.pipelines.steps import ParallelStep
 
+if TYPE_CHECKING:
+    from daskprs.azureml.environments import Environment
+
 __all__ = ["ContribParallelRunStep", "ParallelRunConfig", "ParallelRunStep"]
 
 _FIELDS = ("entry_script", "error_threshold", "output_action", "node_count",
@@ -21,6 +24,9 @@ _FIELDS = ("entry_script", "error_threshold", "output_action", "node_count",
            "logging_level", "run_invocation_timeout", "run_max_try", "append_row_file_name",
            "allowed_failed_count", "allowed_failed_percent", "partition_keys",
            "environment_variables")  # fmt: skip
+
+
+_YAML = "parallel_run_config"  # above all settings in a YAML file
 
 
 class ParallelRunConfig(Partial):
@@ -99,7 +105,7 @@ class ParallelRunConfig(Partial):
         return {n: v for n, v in found.items() if isinstance(v, NativeParameter)}
 
     def save_to_yaml(self, path: str | os.PathLike[str]) -> None:
-        """Write the settings; of the environment and the compute target, the names."""
+        """Write the settings, with the packages of the environment, as Azure ML does."""
         import yaml
 
         told: dict[str, Any] = {}
@@ -109,30 +115,47 @@ class ParallelRunConfig(Partial):
                 value = {"pipeline_parameter": value.name, "default_value": value.default_value}
             if value is not None and value != {}:
                 told[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-        told["environment"] = getattr(self.environment, "name", None)
-        told["compute_target"] = getattr(self.compute_target, "name", self.compute_target)
-        Path(path).write_text(yaml.safe_dump(told, sort_keys=True), "utf-8")
+        target = getattr(self.compute_target, "name", self.compute_target)
+        told |= {} if target is None else {"compute_target_name": target}
+        if self.environment is not None:
+            told["environment"] = self.environment._definition()
+        Path(path).write_text(yaml.safe_dump({_YAML: told}, sort_keys=True), "utf-8")
 
     @staticmethod
     def load_yaml(workspace: Any, path: str | os.PathLike[str]) -> ParallelRunConfig:
-        """Read what `save_to_yaml` has written; the environment has to be registered."""
+        """Read what `save_to_yaml` has written, here or in Azure ML."""
         import yaml
 
-        from daskprs.azureml.environments import Environment
-
         told = yaml.safe_load(Path(path).read_text("utf-8"))
-        if not isinstance(told, dict):
-            raise UsageError(f"{os.fspath(path)} holds no settings of a ParallelRunConfig.")
+        if not isinstance(told, dict) or not isinstance(told.get(_YAML), dict):
+            raise UsageError(f"{os.fspath(path)} holds no settings under {_YAML!r}.")
+        told = {name: value for name, value in told[_YAML].items() if value is not None}
         for name, value in told.items():
             if isinstance(value, Mapping) and "pipeline_parameter" in value:
                 told[name] = PipelineParameter(value["pipeline_parameter"], value["default_value"])
-        environment, target = told.pop("environment", None), told.pop("compute_target", None)
-        if isinstance(environment, str):
-            environment = Environment.get(workspace, environment)
+        environment = _load_environment(workspace, told)
+        target = told.pop("compute_target_name", None)
         return ParallelRunConfig(environment=environment, compute_target=target, **told)
 
     def __repr__(self) -> str:
         return repr(self._native)
+
+
+def _load_environment(workspace: Any, told: dict[str, Any]) -> Environment | None:
+    """Take the environment out of what a YAML file says, in any of the ways of Azure ML."""
+    import yaml
+
+    from daskprs.azureml.environments import Environment
+
+    name, folder = told.pop("environment_name", None), told.pop("environment_dir_path", None)
+    definition = told.pop("environment", None)
+    if isinstance(definition, str):  # a file
+        definition = yaml.safe_load(Path(definition).read_text("utf-8"))
+    if definition is not None:
+        return Environment._of_definition(definition, Path())
+    if folder is not None:
+        return Environment.load_from_directory(folder)
+    return None if name is None else Environment.get(workspace, name)
 
 
 def _default(value: Any) -> Any:

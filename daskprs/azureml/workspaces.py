@@ -157,10 +157,9 @@ class Workspace(Partial):
 
     @property
     def compute_targets(self) -> dict[str, AmlCompute]:
-        from daskprs.azureml.computes import AmlCompute
+        from daskprs.azureml.computes import AmlComputes
 
-        found = self._native.compute_targets
-        return {name: AmlCompute._of(self, target) for name, target in found.items()}
+        return AmlComputes(self)
 
     @property
     def environments(self) -> dict[str, Environment]:

@@ -1,0 +1,146 @@
+"""What published driver code does with the names of Azure ML, besides the two tutorials."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from azureml_parts import Driver
+from azureml_parts import driver as driver
+from azureml_parts import opened as opened
+
+from daskprs.exceptions import UsageError
+
+# Computes and environments
+
+
+def test_a_cluster_that_nobody_has_made_is_one_of_this_machine(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In Azure ML, it was made once by hand; here, a log says that it is not there."""
+    from azureml.core.compute import AmlCompute, ComputeTarget
+
+    caplog.set_level(logging.INFO, "daskprs")
+    assert "cpu" not in driver.ws.compute_targets
+    for found in (
+        AmlCompute(driver.ws, "cpu"),
+        ComputeTarget(workspace=driver.ws, name="cpu"),
+        driver.ws.compute_targets["cpu"],
+    ):
+        assert (found.name, found.type) == ("cpu", "AmlCompute")
+        assert found.scale_settings.maximum_node_count == 1
+    assert "compute target 'cpu': nobody has made it" in caplog.text
+
+
+def test_where_there_is_another_cluster_one_that_is_not_known_is_an_error(driver: Driver) -> None:
+    from azureml.core import Dataset, Workspace
+    from azureml.core.compute import AmlCompute, ComputeTarget
+    from azureml.core.compute_target import ComputeTargetException
+    from azureml.pipeline.core import Pipeline, PipelineData
+    from azureml.pipeline.steps import ParallelRunStep
+
+    there = {"address": "tcp://there:8786", "max_nodes": 3}
+    Path("config.json").write_text(json.dumps({"workspace_name": "w", "compute": {"there": there}}))
+    ws = Workspace.from_config()
+    assert AmlCompute(ws, "there").scale_settings.maximum_node_count == 3
+    with pytest.raises(ComputeTargetException, match=r"no compute target 'their': it has \['there"):
+        ComputeTarget(ws, "their")
+    data = Dataset.File.from_files(str(driver.files("a")))
+    config = driver.config(compute_target="their")
+    with pytest.raises(ComputeTargetException, match="no compute target 'their'"):
+        Pipeline(ws, [ParallelRunStep("step", config, [data], PipelineData("out"))])
+
+
+def test_a_step_may_have_the_name_of_a_cluster_alone(driver: Driver) -> None:
+    from azureml.core import Dataset
+    from azureml.pipeline.core import PipelineData
+    from azureml.pipeline.steps import ParallelRunStep
+
+    data = Dataset.File.from_files(str(driver.files("a")))
+    config = driver.config(compute_target="cpu-cluster", node_count=1)
+    run = driver.submit(ParallelRunStep("named", config, [data], PipelineData("out")))
+    assert run.wait_for_completion(show_output=False) == "Completed"
+    assert driver.rows(run, "named") == ["a,1"]
+
+
+def test_an_environment_comes_from_an_image_or_a_folder(driver: Driver) -> None:
+    """Images mean nothing; the packages beside them do."""
+    from azureml.core import Environment
+
+    Path("conda.yml").write_text("dependencies:\n- python=3.8\n- pip:\n  - pandas\n")
+    Path("pip.txt").write_text("dask\n")
+    image = Environment.from_docker_image("a", "image:1", conda_specification="conda.yml")
+    assert (image.docker.base_image, image._native.packages) == ("image:1", ("pandas",))
+    file = Environment.from_dockerfile("b", "./Dockerfile", pip_requirements="pip.txt")
+    assert (file.docker.base_dockerfile, file._native.packages) == ("./Dockerfile", ("dask",))
+    image.environment_variables["A"] = "1"
+    image.save_to_directory("env")
+    with pytest.raises(UsageError, match="env is there already: give overwrite=True"):
+        image.save_to_directory("env")
+    image.save_to_directory("env", overwrite=True)
+    again = Environment.load_from_directory("env")
+    assert (again.name, again.environment_variables) == ("a", {"A": "1"})
+    assert again._native.packages == ("pandas",)
+
+
+def test_an_environment_that_azure_ml_keeps_ready_asks_for_no_packages(driver: Driver) -> None:
+    from azureml.core import Environment
+
+    curated = Environment.get(workspace=driver.ws, name="AzureML-sklearn-0.24-py37-cpu")
+    assert curated._native.packages == ()
+    mine = curated.clone("mine")
+    mine.python.conda_dependencies.add_pip_package("pandas")
+    assert (mine.name, mine._native.packages) == ("mine", ("pandas",))
+
+
+SETTINGS = """
+parallel_run_config:
+  output_action: summary_only  # nothing is kept
+  mini_batch_size: 512
+  error_threshold: 3
+  logging_level: DEBUG
+  compute_target_name: cpu-cluster
+  node_count: 1
+  process_count_per_node: 2
+  entry_script: score.py
+  source_directory: scripts
+  description: null
+  run_invocation_timeout: 180
+"""
+ENVIRONMENTS = {
+    "a folder": "  environment_dir_path: env\n",
+    "a name": "  environment_name: registered\n",
+    "a file": "  environment: env.yml\n",
+    "there": "  environment:\n    name: e\n    python:\n      condaDependencies:\n"
+    "        dependencies:\n        - pip:\n          - pandas\n",
+}
+
+
+@pytest.mark.parametrize("kind", ENVIRONMENTS)
+def test_settings_that_azure_ml_has_written_are_read(kind: str, driver: Driver) -> None:
+    from azureml.core import Environment
+    from azureml.pipeline.steps import ParallelRunConfig
+
+    driver.config()
+    Path("conda.yml").write_text("dependencies:\n- pip:\n  - pandas\n")
+    environment = Environment.from_conda_specification("registered", "conda.yml")
+    environment.save_to_directory("env")
+    environment.register(driver.ws)
+    Path("env.yml").write_text("name: e\npython:\n  condaDependenciesFile: conda.yml\n")
+    Path("config.yml").write_text(SETTINGS + ENVIRONMENTS[kind])
+    config = ParallelRunConfig.load_yaml(workspace=driver.ws, path="config.yml")
+    native = config._native
+    assert (native.mini_batch_size, native.error_threshold, native.node_count) == (512, 3, 1)
+    assert (native.output_action, native.logging_level) == ("summary_only", "DEBUG")
+    assert (config.compute_target, native.run_invocation_timeout) == ("cpu-cluster", 180)
+    assert config.environment._native.packages == ("pandas",)
+
+
+def test_other_yaml_is_no_settings(driver: Driver) -> None:
+    from azureml.pipeline.steps import ParallelRunConfig
+
+    Path("config.yml").write_text("node_count: 1\n")
+    with pytest.raises(UsageError, match="no settings under 'parallel_run_config'"):
+        ParallelRunConfig.load_yaml(driver.ws, "config.yml")
