@@ -56,7 +56,6 @@ logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 2.0
 _PLAN_SECONDS = 0.5  # most plans are known by then, and told in the first report
-_LOCK_SECONDS = 20.0
 
 
 class Execution:
@@ -78,6 +77,7 @@ class Execution:
         self.notices: list[str] = []
         self.dashboard_link: str | None = None
         self.store = open_store(job.folder, job.config.append_row_file_name, job.output_format)
+        self.store.before_commit = lock.refresh
         self.report = RunReport(
             name=job.name,
             description=job.config.description,
@@ -91,7 +91,7 @@ class Execution:
         self._is_begun = False
         self._kept_failures = 0
         self._written = WrittenFiles(job.folder)
-        self._report_due = self._lock_due = 0.0
+        self._report_due = 0.0
         self._stored_logs: StoredLogs | None = None
         log_path = job.folder.local
         if log_path is None:
@@ -131,34 +131,39 @@ class Execution:
 
     def run(self) -> None:
         """Work until the end, whatever it is; nothing is raised."""
-        error: BaseException | None = None
+        with ExitStack() as keeping:
+            error = self._what_goes_wrong(keeping)
+            if error is not None and self._is_begun and not self._lock.is_lost:
+                error = self._leave_partial(error)
+            self.error = error
+            self.report.status = _status_after(error)
+            self.report.message = (
+                say_completed(self._tally + self._kept) if error is None else _message(error)
+            )
+            with contextlib.suppress(Exception):
+                self._tell_the_end()
+            if self._stored_logs is not None:
+                self._stored_logs.close()
+            with contextlib.suppress(Exception):
+                self.store.close()
+        self._lock.release()
+        self.ended.set()
+
+    def _what_goes_wrong(self, keeping: ExitStack) -> BaseException | None:
+        """Do the work; None where nothing goes wrong."""
         try:
+            keeping.enter_context(self._lock.kept())
             self._run()
-            status, message = "Completed", say_completed(self._tally + self._kept)
         except BaseException as raised:
             error = raised
-            status = "Canceled" if isinstance(raised, RunCanceledError) else "Failed"
             if not isinstance(raised, DaskprsError):
                 logger.error("the run failed inside daskprs", exc_info=raised)
                 error = RunFailedError(
                     f"daskprs itself failed ({type(raised).__name__}: {raised}). The same run "
                     "goes on with what is missing.\n" + "".join(traceback.format_exception(raised))
                 )
-            error = self.job.secrets.hide_in_error(error)
-            message = _message(error)
-        if error is not None and self._is_begun:
-            error = self._leave_partial(error)
-            message = _message(error)
-        self.report.status, self.report.message = status, message
-        self.error = error
-        with contextlib.suppress(Exception):
-            self._tell_the_end()
-        if self._stored_logs is not None:
-            self._stored_logs.close()
-        with contextlib.suppress(Exception):
-            self.store.close()
-        self._lock.release()
-        self.ended.set()
+            return self.job.secrets.hide_in_error(error)
+        return None
 
     def _run(self) -> None:
         job = self.job
@@ -303,7 +308,8 @@ class Execution:
             self.notices.append(event.text)
         if isinstance(event, MiniBatchDone) and event.outcome.failed_items:
             self.report.add_failure(event.outcome)
-        self._logs(event)
+        if not self._lock.is_lost:  # else they are those of another run
+            self._logs(event)
         for listener in self.listeners:
             try:
                 listener(event)
@@ -322,9 +328,7 @@ class Execution:
         self._written.look(self._data_files_changed, now=is_due)
         if is_due:
             self._send_logs()
-        if now >= self._lock_due:
-            self._lock_due = now + _LOCK_SECONDS
-            self._lock.refresh()
+        self._lock.check()
 
     def _update_report(self) -> None:
         report = self.report
@@ -361,6 +365,8 @@ class Execution:
             return
         self._update_report()
         self._emit(RunEnded(self.report.status, self.report.message))
+        if self._lock.is_lost:
+            return
         self._write_report()
         if self._stored_logs is not None:
             self._stored_logs.send_all()
@@ -379,6 +385,12 @@ class Execution:
         """Tell what failed before the journal says that it is done; and how far the run is."""
         if self._stored_logs is not None:
             self._stored_logs.send(f"logs/{FAILED_ITEMS}", REPORT)
+
+
+def _status_after(error: BaseException | None) -> str:
+    if error is None:
+        return "Completed"
+    return "Canceled" if isinstance(error, RunCanceledError) else "Failed"
 
 
 def _message(error: BaseException) -> str:

@@ -13,8 +13,10 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Lock"]
 
 STALE_AFTER = 120.0
+REFRESH_SECONDS = 20.0
+_GOODBYE_SECONDS = 10.0
 _UNREADABLE_STALE_AFTER = 5.0
 _TRIES = 100
 _PREFIX = "lock-"
@@ -41,7 +45,7 @@ class Lock:
     """Keeps other runs out of an output folder; the lock of a run that is gone is taken over.
 
     A run on the same machine is gone when its process is. Of one on another machine this is known
-    only when it has not called `refresh` for two minutes.
+    only when it has given no sign of life for two minutes, which `kept` does.
 
     Notes
     -----
@@ -53,6 +57,8 @@ class Lock:
         self._folder = folder
         self._number = 0
         self._content = b""
+        self._lost: WriteFailedError | None = None
+        self._trouble: WriteFailedError | None = None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -159,23 +165,63 @@ class Lock:
             pid=owner["pid"],
         )
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Show from a thread of its own that this run is alive, whatever else it does."""
+        ended = threading.Event()
+        thread = threading.Thread(
+            target=self._keep, args=(ended,), name="daskprs-lock", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(_GOODBYE_SECONDS)  # of a store that stalls it may wait for an answer
+
+    def _keep(self, ended: threading.Event) -> None:
+        while not self.is_lost and not ended.wait(REFRESH_SECONDS):
+            try:
+                self.refresh()
+            except WriteFailedError as error:
+                self._trouble = error
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another run is known to have taken the folder over."""
+        return self._lost is not None
+
+    def check(self) -> None:
+        """Raise what the thread of `kept` has met, without a look of its own.
+
+        Raises
+        ------
+        WriteFailedError
+            As `refresh` does.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+
     def refresh(self) -> None:
-        """Show that this run is alive; to be called every 30 seconds or so.
+        """Show that this run is alive, and look whether the lock is still its own.
 
         Raises
         ------
         WriteFailedError
             Another run has taken the folder over, for this one was silent for too long. To write
-            on would mix both runs' rows.
+            on would mix both runs' rows. Or the store does not answer.
         """
-        if not self._number:
+        if self._lost is not None:
+            raise self._lost
+        number = self._number
+        if not number:
             return
         owner = {**json.loads(self._content), "refreshed": time.time()}
         self._content = _content_of(owner)
         try:
             newest = self._newest()
-            if newest <= self._number:
-                self._folder.touch(_name(self._number), self._content)
+            if newest <= number:
+                self._folder.touch(_name(number), self._content)
                 return
         except TimeoutError as error:
             raise WriteFailedError(
@@ -186,11 +232,12 @@ class Lock:
             # That nothing can be read or written now says nothing about who has the lock.
             return
         self._number = 0
-        raise WriteFailedError(
+        self._lost = WriteFailedError(
             f"output={self._folder.url!r} was taken over by another run, since this one gave no "
             f"sign of life for {STALE_AFTER:.0f} s. This run stops, so that no row is written "
             "twice; see the report of the other one."
         )
+        raise self._lost
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from daskprs.entry_process.wire import Rows
@@ -34,7 +34,7 @@ KEPT = "kept"
 
 
 class RowStore(StoreKind):
-    """Rows and journal of one run in one output folder. For one thread.
+    """Rows and journal of one run in one output folder; for one thread.
 
     Parameters
     ----------
@@ -48,6 +48,8 @@ class RowStore(StoreKind):
     ----------
     journal : Journal or None
         What `load` has read, or `begin` has started; grows with every `add`.
+    before_commit : callable
+        Called before anything is changed that the final name needs; may raise.
     """
 
     flush_bytes = 8 << 20
@@ -60,6 +62,7 @@ class RowStore(StoreKind):
             )
         self.folder, self.name, self.output_format = folder, name, output_format
         self.journal: Journal | None = None
+        self.before_commit: Callable[[], None] = lambda: None
         self._format = row_format(output_format)
         self._rows: list[bytes] = []
         self._lines: list[bytes] = []
@@ -87,10 +90,8 @@ class RowStore(StoreKind):
         Returns
         -------
         Journal or None
-            Its `finished` is not None only if the output is there, as it was published. If the
-            output was removed or changed since, `finished` is None, `output_missing` is True, and
-            `records` are those that have rows still: the run can go on with `resume` as if it
-            had been killed.
+            Its `finished` is not None only if the output is there, as it was published. Else the
+            run can go on with `resume` as if it had been killed; see `Journal.output_missing`.
 
         Raises
         ------
@@ -250,8 +251,7 @@ class RowStore(StoreKind):
         records = journal.records
         at = records.find(outcome.index)
         record = None if at is None else records[at]
-        is_taken = record is not None and not record.failed and record.key == outcome.key
-        return at if is_taken else None
+        return at if record and not record.failed and record.key == outcome.key else None
 
     def _fit(self, rows: Rows) -> bytes:
         return b"" if self.output_format is None else self._format.fit(rows, self._earlier)
@@ -323,9 +323,8 @@ class RowStore(StoreKind):
         Parameters
         ----------
         order : iterable of int or None
-            Positions in ``journal.records`` whose rows to take, in this order; it is gone through
-            more than once. None takes the rows of all mini-batches as they stand, where an index
-            stands twice its last.
+            Positions in ``journal.records`` whose rows to take, in this order; gone through more
+            than once. None takes all rows as they stand, where an index stands twice its last.
         facts : mapping
             What the run came to, as JSON can hold it: `journal.finished` of the next `load`.
         keep : bool
@@ -349,11 +348,13 @@ class RowStore(StoreKind):
     def _commit(
         self, journal: Journal, order: Iterable[int] | None, facts: Mapping[str, Any]
     ) -> int | None:
+        self.before_commit()
         if self.output_format is None:
             self._mark_finished(journal, facts, None)
             return None
         self._set_aside_what_is_not_ours(journal)
         with self._final_file(journal, order) as new:
+            self.before_commit()
             if journal.size == new.size:
                 # It would be taken for the new one, should the run be killed after the mark.
                 self.folder.set_aside(self.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,36 @@ class _ClosingFile(AbstractBufferedFile):
 
 
 fsspec.register_implementation("closing", ClosingFileSystem, clobber=True)
+
+
+class SlowFileSystem(MemoryFileSystem):
+    """A store to which files of any size, such as the final one, are slow to write.
+
+    Attributes
+    ----------
+    is_writing : threading.Event
+        Set while one of them is written.
+    go_on : threading.Event
+        Until it is set, none of them gets on.
+    """
+
+    protocol = ("slow", "memory")
+    store: dict[str, Any] = {}  # noqa: RUF012 - as in the class above
+    pseudo_dirs: list[str] = [""]  # noqa: RUF012
+    is_writing, go_on = threading.Event(), threading.Event()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(path.removeprefix("slow://"))
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if mode == "wb" and "data" not in kwargs:
+            self.is_writing.set()
+            assert self.go_on.wait(30)
+        return super()._open(path, mode, **kwargs)
+
+
+fsspec.register_implementation("slow", SlowFileSystem, clobber=True)
 
 
 @contextlib.contextmanager
