@@ -22,7 +22,7 @@ from typing import Any
 
 from daskprs.attempts import Limits
 from daskprs.cluster_rows import ClusterRows
-from daskprs.entry_process.host import Reply
+from daskprs.early_hosts import early_hosts
 from daskprs.events import Event, InitTried, LogArrived, MiniBatchDone, Noticed, Sampled
 from daskprs.exceptions import (
     ClusterLostError,
@@ -50,6 +50,7 @@ __all__ = ["Driver"]
 BUDGET_SECONDS = 2.0
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
+MOST_EARLY = 64
 MOST_PARTITIONS = 15_000
 
 _RESULTS_ARE_MISSING = (
@@ -132,9 +133,8 @@ class Driver:
                 self._use(session)
             while not self._is_done():
                 self._check_canceled()
-                if self.session is None and (self.rows.is_wanted or self._refill(1)):
-                    target = stack.enter_context(open_target(None, self.job.config))
-                    self._use(stack.enter_context(Session(self.job, target, self._wake, self.emit)))
+                if self.session is None and (self._refill(MOST_EARLY) or self.rows.is_wanted):
+                    self._use(self._start_cluster(stack))
                 if self.session is not None:
                     self._take_results(self.session)
                     self._fill(self.session)
@@ -143,13 +143,20 @@ class Driver:
                 if self.store.flush_is_due:
                     self.store.flush()
                 self._check_thresholds()
-                self._wake.wait(0.1)
-                self._wake.clear()
+                if not self._is_done():
+                    self._wake.wait(0.1)
+                    self._wake.clear()
             if self.planner.error is not None:
                 raise self.planner.error
             self._check_thresholds()
             if self.session is not None:
                 self.session.finish()
+
+    def _start_cluster(self, stack: ExitStack) -> Session:
+        package = self.job.package(in_place=True)
+        stack.enter_context(early_hosts(package, self.job.config.node_count, len(self._open)))
+        target = stack.enter_context(open_target(None, self.job.config))
+        return stack.enter_context(Session(self.job, target, self._wake, self.emit))
 
     def _use(self, session: Session) -> None:
         self.session = session
@@ -310,7 +317,11 @@ class Driver:
         seconds = sum(a.elapsed for o in result.outcomes for a in o.attempts)
         self._sizer.saw(len(result.outcomes), seconds)
         if result.init_failure is not None:
-            self._raise_init_failed(result.init_failure)
+            raise InitFailedError(
+                "the entry script could not be started in three fresh processes: "
+                f"{result.init_failure.error}",
+                script_traceback=result.init_failure.traceback,
+            )
         if result.host_missing:
             session.refused(result.worker, result.host_missing)
         elif result.worker:
@@ -358,12 +369,6 @@ class Driver:
                 )
             )
         self.emit(MiniBatchDone(outcome))
-
-    def _raise_init_failed(self, reply: Reply) -> None:
-        raise InitFailedError(
-            f"the entry script could not be started in three fresh processes: {reply.error}",
-            script_traceback=reply.traceback,
-        )
 
     def _take_survey(self, survey: Survey, found: Any) -> None:
         if isinstance(found, SurveyFailure):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from daskprs.entry_process.host import EntryProcess, Reply, ScriptStart
+from daskprs.entry_process.host import EntryProcess, ScriptStart
 from daskprs.entry_process.logs import LogChunk, ProcessLogs
 from daskprs.entry_process.wire import Failed
 from daskprs.entry_script import unpack
@@ -19,6 +19,7 @@ from daskprs.gpus import visible_gpus
 from daskprs.memory_watch import MemoryWatch
 from daskprs.script_package import ScriptPackage, SourcePath
 from daskprs.side_inputs import MODELS, SidePath, models_text
+from daskprs.slots import InitGaveUpError, Slot, StoppedError
 
 __all__ = [
     "InitGaveUpError",
@@ -30,124 +31,8 @@ __all__ = [
     "StoppedError",
 ]
 
-INIT_TRIES = 3
 _IDLE_WAIT = 10.0  # a thread whose process has been killed gives its slot back in milliseconds
-
-
-class StoppedError(Exception):
-    """The run has been stopped: nothing more is started here."""
-
-
-class InitGaveUpError(Exception):
-    """init() has failed in each of three fresh processes, one after another."""
-
-    def __init__(self, reply: Reply, process: str) -> None:
-        super().__init__(reply.error)
-        self.reply = reply
-        self.process = process
-
-
-class Slot:
-    """One place for an entry process; a process that is gone is replaced at the next use.
-
-    Used by one thread at a time, but for `stop`.
-    """
-
-    def __init__(self, host: ScriptHost) -> None:
-        self._host = host
-        self._process: EntryProcess | None = None
-        self._ended: list[ProcessLogs] = []
-        self._inits: list[tuple[str, Reply, float]] = []
-
-    def process(self) -> EntryProcess:
-        """Return the live process, or start one and wait for its init().
-
-        Raises
-        ------
-        InitGaveUpError, StoppedError
-        """
-        if self._process is not None and self._process.alive:
-            return self._process
-        for _ in range(INIT_TRIES):
-            self.discard()
-            self._host.check_not_stopped()
-            name, reply = self._start()
-            self._host.check_not_stopped()
-            if reply.ok and self._process is not None:
-                return self._process
-        raise InitGaveUpError(reply, name)
-
-    def _start(self) -> tuple[str, Reply]:
-        started = time.time()
-        name = self._host.next_name()
-        try:
-            self._process = self._host.start_process(name)
-        except OSError as error:
-            told = f"the process could not be started: {type(error).__name__}: {error}"
-            reply = Reply("INIT_DIED", error=told)
-        else:
-            reply = self._process.init(self._host.package.init_timeout)
-        self._inits.append((name, reply, started))
-        return name, reply
-
-    def discard(self) -> None:
-        """Kill the process, if there is one, and keep what it has logged."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            self._ended.append(process.logs)
-            self._host.ended(process)
-
-    def stop(self) -> None:
-        """Kill the process from any thread; the one that waits for it returns at once."""
-        process = self._process
-        if process is not None:
-            process.stop()
-
-    def shutdown(self, timeout: float) -> Failed | None:
-        """Call the script's shutdown() in the live process, if any, and end it."""
-        failed = None
-        if self._process is not None and self._process.alive:
-            failed = self._process.shutdown(timeout)
-        self.discard()
-        return failed
-
-    def take_logs(self) -> list[LogChunk]:
-        """Return what was logged since the last call, or as much as one answer should hold."""
-        chunks = [chunk for logs in self._all_logs() for chunk in logs.take()]
-        for logs in [logs for logs in self._ended if logs.all_taken]:
-            logs.remove()
-            self._ended.remove(logs)
-        return chunks
-
-    def take_last_logs(self) -> list[LogChunk]:
-        return [chunk for logs in self._all_logs() for chunk in logs.take_last()]
-
-    def _all_logs(self) -> list[ProcessLogs]:
-        return [*self._ended, *([] if self._process is None else [self._process.logs])]
-
-    def take_inits(self) -> list[tuple[str, Reply, float]]:
-        """Return (process, reply, start time) of the init() calls since the last call."""
-        inits, self._inits = self._inits, []
-        return inits
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether the process was sent mini-batches that nobody has asked for yet."""
-        return self._process is not None and self._process.is_ahead
-
-    @property
-    def current(self) -> EntryProcess | None:
-        """The process, if one was started; it may be gone."""
-        return self._process
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    @property
-    def process_name(self) -> str:
-        return "" if self._process is None else self._process.name
+_IDLE_POLL = 0.02
 
 
 class ScriptHost:
@@ -203,6 +88,8 @@ class ScriptHost:
             self._idle = queue.LifoQueue()
         for slot in self.slots:
             self._idle.put(slot)
+        self._early: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._early_left = 0  # not claimed yet; they may still be on their way into the queue
         self.last_used = time.monotonic()
         share = None if memory_limit is None else memory_limit // count
         limit = package.memory_limit or share
@@ -297,10 +184,14 @@ class ScriptHost:
             The run was stopped, or no slot became free in `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
+        with self._lock:
+            is_early = self._early_left > 0
+            self._early_left -= is_early
+        free = self._early if is_early else self._idle
         while True:
             self.check_not_stopped()
             try:
-                slot = self._idle.get(timeout=0.5)
+                slot = free.get(timeout=0.5)
                 break
             except queue.Empty:
                 if time.monotonic() > deadline:
@@ -314,6 +205,23 @@ class ScriptHost:
                 slot.discard()
             self.last_used = time.monotonic()
             self._idle.put(slot)
+
+    def start_early(self, count: int) -> None:
+        """Begin to start processes in so many of the slots, which are lent first."""
+
+        def start(slot: Slot) -> None:
+            try:
+                with contextlib.suppress(StoppedError):
+                    slot.start_early()
+            finally:
+                if self._stopped.is_set():
+                    slot.discard()
+                self._early.put(slot)
+
+        slots = self._take_idle(count, 0.0)
+        self._early_left = len(slots)
+        for slot in slots:
+            threading.Thread(target=start, args=(slot,), name="daskprs-early").start()
 
     @property
     def busy(self) -> bool:
@@ -365,9 +273,15 @@ class ScriptHost:
         """Take `most` slots that no thread uses, or are given back in time."""
         deadline = time.monotonic() + timeout
         taken: list[Slot] = []
-        with contextlib.suppress(queue.Empty):
-            while len(taken) < most:
-                taken.append(self._idle.get(timeout=max(0.0, deadline - time.monotonic())))
+        while len(taken) < most:
+            left = max(0.0, deadline - time.monotonic())
+            for free in (self._early, self._idle):
+                with contextlib.suppress(queue.Empty):
+                    taken.append(free.get(timeout=min(left, _IDLE_POLL)))
+                    break
+            else:
+                if not left:
+                    break
         return taken
 
     def close(self) -> None:

@@ -24,7 +24,14 @@ from daskprs.gpus import visible_gpus
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Target", "check_software", "check_target", "open_target", "within"]
+__all__ = [
+    "Target",
+    "check_software",
+    "check_target",
+    "open_target",
+    "processes_per_node",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -217,14 +224,12 @@ def _close(client: Client) -> None:
 def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | None]]:
     """Run scheduler and workers in threads of this process: the script has its own processes."""
     import dask
-    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     def connected(cluster: LocalCluster) -> Client:
         with dask.config.set(_FEW_MESSAGES):
             return Client(cluster, set_as_default=False)
 
-    count = config.process_count_per_node or len(visible_gpus()) or CPU_COUNT
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
     for name in ("distributed.utils_perf", "distributed.shuffle"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -233,7 +238,7 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
         cluster = LocalCluster(
             n_workers=config.node_count,
-            threads_per_worker=count,
+            threads_per_worker=processes_per_node(config.process_count_per_node),
             processes=False,
             memory_limit=0,
             dashboard_address=_dashboard_address(),
@@ -246,6 +251,13 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
             port = cluster.scheduler.services["dashboard"].port
             dashboard = f"http://127.0.0.1:{port}/status"
         yield client, dashboard
+
+
+def processes_per_node(count: int | None) -> int:
+    """Return how many entry processes a node of a local cluster has; `count` is what was set."""
+    from dask.system import CPU_COUNT
+
+    return count or len(visible_gpus()) or int(CPU_COUNT)
 
 
 class _Quiet:

@@ -18,6 +18,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from daskprs._version import __version__ as __version__  # asked for by targets.check_software
 from daskprs.attempts import Limits, try_mini_batches
+from daskprs.early_hosts import take_early_host
 from daskprs.entry_process.host import Reply
 from daskprs.entry_process.wire import Failed
 from daskprs.lazy_rows import LazyRows
@@ -158,7 +159,7 @@ class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
         worker = self._worker
         with self._making:
             if self._host is None and not self._ended:
-                self._host = ScriptHost(
+                self._host = take_early_host(self.package, _node_name(worker)) or ScriptHost(
                     self.package,
                     node=_node_name(worker),
                     ip=_ip(worker),

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import faulthandler
 import fcntl
+import importlib
 import logging
 import os
 import pickle
@@ -155,6 +156,9 @@ class _Service:
 
     def serve(self) -> None:
         """Answer until the worker says that no work is left."""
+        with contextlib.suppress(Exception):  # which the first mini-batch tells
+            # It is on its way, and takes a quarter of a second of imports.
+            importlib.import_module("daskprs.pieces")
         goes_on = True
         while True:
             began = time.perf_counter()

@@ -1,0 +1,73 @@
+"""Entry processes of a local cluster that start while the cluster does.
+
+Both take a second or more, and neither needs the other. The workers of a local cluster are
+threads of this process: so each finds its host here when the script has reached it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import dask
+
+from daskprs.script_host import ScriptHost, ScriptPackage
+from daskprs.targets import processes_per_node
+
+__all__ = ["early_hosts", "take_early_host"]
+
+_Made = Future[ScriptHost]
+_made: dict[tuple[str, str], _Made] = {}
+
+
+@contextlib.contextmanager
+def early_hosts(package: ScriptPackage, node_count: int, most: int) -> Iterator[None]:
+    """Start the processes of all nodes, but not more than `most`; at the end none is left."""
+    threads = processes_per_node(package.process_count)
+    wanted = min(most, node_count * threads)
+    futures: list[_Made] = []
+    for number in range(node_count):
+        node, share = f"node{number}", wanted // node_count + (number < wanted % node_count)
+        if share:
+            future = _made[package.token, node] = Future()
+            futures.append(future)
+            make = threading.Thread(
+                target=_make, args=(future, package, node, threads, share), name="daskprs-early"
+            )
+            make.start()
+    try:
+        yield
+    finally:
+        for key in [key for key in _made if key[0] == package.token]:
+            _made.pop(key, None)
+        for future in futures:
+            with contextlib.suppress(Exception):
+                future.result().close()  # which is for the second time, where a worker took it
+
+
+def take_early_host(package: ScriptPackage, node: str) -> ScriptHost | None:
+    """Return the host that was made for this node, if there is one; once.
+
+    Raises
+    ------
+    Exception
+        The script cannot be unpacked here.
+    """
+    future = _made.pop((package.token, node), None)
+    return None if future is None else future.result()
+
+
+def _make(future: _Made, package: ScriptPackage, node: str, threads: int, count: int) -> None:
+    try:
+        folder = dask.config.get("temporary-directory")
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        host = ScriptHost(package, node=node, ip="127.0.0.1", threads=threads, folder=folder)
+        host.start_early(count)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(host)

@@ -1,0 +1,119 @@
+"""The processes of a local cluster start while it does; what was started early is used, or ends."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from entry_hosts import hosted
+
+from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
+from daskprs.early_hosts import early_hosts, take_early_host
+from daskprs.exceptions import InitFailedError
+from daskprs.script_host import InitGaveUpError, ScriptPackage
+
+SCRIPT = """
+import time
+
+def init():
+    mark("init")
+    {init}
+
+def run(mini_batch):
+    mark("run")
+    time.sleep({seconds})
+    return mini_batch
+"""
+
+
+def submitted(workplace: Any, count: int, init: str = "pass", seconds: float = 0.0) -> Any:
+    config = ParallelRunConfig(
+        entry_script=workplace.script(SCRIPT.format(init=init, seconds=seconds)),
+        mini_batch_size=1,
+        process_count_per_node=2,
+    )
+    inputs = [FileDataset(workplace.files(count))]
+    return ParallelRunStep("early", config, inputs, workplace.output).submit()
+
+
+@pytest.mark.parametrize(("count", "inits"), [(1, 1), (2, 2), (9, 2)])
+def test_not_more_processes_start_than_there_are_mini_batches(
+    workplace: Any, count: int, inits: int
+) -> None:
+    """Each of them calls init() once, and the tasks use these processes and no others."""
+    run = submitted(workplace, count)
+    assert run.wait_for_completion() == "Completed"
+    assert (workplace.calls / "init").stat().st_size == inits
+    assert (workplace.calls / "run").stat().st_size == count
+
+
+def test_an_init_that_fails_early_is_tried_three_times_in_each_place(workplace: Any) -> None:
+    run = submitted(workplace, 1, init="raise ValueError('no model')")
+    with pytest.raises(InitFailedError, match="no model"):
+        run.wait_for_completion()
+    assert (workplace.calls / "init").stat().st_size == 3
+
+
+def package(source: Path, token: str) -> ScriptPackage:
+    return ScriptPackage(token, "score.py", str(source), None, process_count=2)
+
+
+def test_a_host_is_given_to_one_worker_and_closed_in_the_end(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text("def run(mini_batch): return mini_batch")
+    given = package(tmp_path, "token-a")
+    with early_hosts(given, node_count=2, most=3):
+        assert take_early_host(package(tmp_path, "token-b"), "node0") is None
+        first, second = (take_early_host(given, f"node{number}") for number in (0, 1))
+        assert first is not None
+        assert second is not None
+        assert take_early_host(given, "node0") is None
+        pids = []
+        for host, count in ((first, 2), (second, 1)):
+            slots = []
+            for _ in range(count):
+                slots.append(host.slot(30))
+                pids.append(slots[-1].__enter__().pid)
+            for slot in slots:
+                slot.__exit__(None, None, None)
+        assert None not in pids
+    assert not first.folder.exists()
+    assert not second.folder.exists()
+
+
+def test_a_host_that_no_worker_takes_ends_with_the_cluster_also_during_init(
+    tmp_path: Path,
+) -> None:
+    """As when the cluster cannot be started, or the run is canceled meanwhile."""
+    (tmp_path / "score.py").write_text("import time\ndef init(): time.sleep(1000)\n")
+    before = threading.active_count()
+    with early_hosts(package(tmp_path, "token-c"), node_count=1, most=2):
+        pass
+    assert take_early_host(package(tmp_path, "token-c"), "node0") is None
+    for thread in threading.enumerate():
+        if thread.name == "daskprs-early":
+            thread.join(10)
+    assert threading.active_count() <= before
+
+
+def test_a_script_that_cannot_be_unpacked_is_told_to_the_worker(tmp_path: Path) -> None:
+    given = ScriptPackage("token-d", "score.py", "", b"no archive")
+    with (
+        early_hosts(given, node_count=1, most=1),
+        pytest.raises(Exception, match="not a gzip file"),
+    ):
+        take_early_host(given, "node0")
+
+
+def test_who_asks_first_is_told_that_an_early_process_gave_up() -> None:
+    """And who asks then gets three more tries."""
+    script = "from calls import count\ndef init(): count('init'); 1 / 0\ndef run(m): return m"
+    with hosted(script) as host:
+        host.host.start_early(1)
+        with pytest.raises(InitGaveUpError, match="ZeroDivisionError"):
+            host.run("a")
+        assert host.calls("init") == 3
+        with pytest.raises(InitGaveUpError, match="ZeroDivisionError"):
+            host.run("a")
+        assert host.calls("init") == 6
