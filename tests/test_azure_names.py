@@ -189,11 +189,12 @@ ANSWERS = {
     "Model.get_model_path('iris')": "ModelNotFoundException: there is no model 'iris' here; "
     "there are none at all. Give it to the step as one of its models, or as a side input of that "
     "name.",
-    "Run.get_context().upload_file('a', 'b')": "AttributeError: Run.upload_file is not there in an "
-    "entry process of daskprs: write files to EntryScript().output_dir, the output folder of the "
-    "run.",
-    "Model.register(None, 'a', 'b')": "AttributeError: Model.register is not there in an entry "
-    "process of daskprs: save the model in EntryScript().output_dir, and give it to the next step.",
+    "Run.get_context().upload_file('a', 'b')": "UserErrorException: Run.upload_file needs a "
+    "workspace, and this run belongs to none: submit it in a pipeline, or write files to "
+    "EntryScript().output_dir, the output folder of the run.",
+    "Model.register(None, 'a', 'b')": "UserErrorException: Model.register needs a workspace, and "
+    "this run belongs to none: submit it in a pipeline, or write files to "
+    "EntryScript().output_dir, the output folder of the run.",
     "Workspace.from_config()": "UserErrorException: Workspace.from_config() cannot connect to a "
     "workspace from an entry process of daskprs: Run.get_context().experiment.workspace has its "
     "name; models, data and secrets come as models, side_inputs and environment_variables of the "

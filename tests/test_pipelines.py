@@ -223,7 +223,8 @@ def run(mini_batch):
     [line] = rows(run, "told", yard.folder / "got")
     *facts, word = line.split("\t")
     told = [json.loads(fact) for fact in facts]
-    assert told[0] == {"name": "yard", "subscription_id": "", "resource_group": ""}
+    place = {"folder": str(yard.folder / "ws"), "storage_options": {}}
+    assert told[0] == {"name": "yard", "subscription_id": "", "resource_group": "", **place}
     ids = {"id": run.steps()[0].id, "experiment": "test", "parent": run.id}
     assert told[1:] == [ids, ["pandas"]]
     assert word == "hello"

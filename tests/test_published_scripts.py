@@ -48,7 +48,7 @@ FAILURES = {
     ),
     "a registry": (
         "from azureml.core import Run\ndef run(m):\n    Run.get_context().register_model('a')\n",
-        "Run.register_model is not there in an entry process of daskprs: save the model in",
+        "Run.register_model needs a workspace, and this run belongs to none: submit it in a",
     ),
 }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.azureml.consumption import as_input
-from daskprs.azureml.entry.runs import Run
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.pipelines import Pipeline
 from daskprs.azureml.workspaces import Workspace
@@ -16,7 +15,7 @@ from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines import outputs
 from daskprs.pipelines import runs as native
 
-__all__ = ["Experiment", "PipelineRun", "PortDataReference", "Run", "StepRun"]
+__all__ = ["Experiment", "PipelineRun", "PortDataReference", "StepRun"]
 
 
 class Experiment(Partial):

@@ -11,6 +11,7 @@ _COMPUTE = {
 _CONFIG = {
     "ParallelRunConfig": "steps:ParallelRunConfig",
     "ParallelRunStep": "steps:ParallelRunStep",
+    "PythonScriptStep": "script_steps:PythonScriptStep",
 }
 _OUTPUTS = {
     "OutputDatasetConfig": "outputs:OutputFileDatasetConfig",
@@ -39,7 +40,8 @@ MODULES: dict[str, dict[str, str]] = {
         "Environment": "environments:Environment",
         "Experiment": "experiments:Experiment",
         "Model": "models:Model",
-        "Run": "experiments:Run",
+        "Run": "script_runs:Run",
+        "RunConfiguration": "script_steps:RunConfiguration",
         "VERSION": "workspaces:VERSION",
         "Workspace": "workspaces:Workspace",
         "__version__": "workspaces:VERSION",
@@ -59,11 +61,13 @@ MODULES: dict[str, dict[str, str]] = {
     },
     "azureml.core.experiment": {"Experiment": "experiments:Experiment"},
     "azureml.core.model": {"Model": "models:Model"},
-    "azureml.core.run": {"Run": "experiments:Run"},
+    "azureml.core.run": {"Run": "script_runs:Run", "_OfflineRun": "entry.runs:OfflineRun"},
     "azureml.core.runconfig": {
         "CondaDependencies": "environments:CondaDependencies",
         "DEFAULT_CPU_IMAGE": "environments:DEFAULT_CPU_IMAGE",
         "DEFAULT_GPU_IMAGE": "environments:DEFAULT_GPU_IMAGE",
+        "DockerConfiguration": "script_steps:DockerConfiguration",
+        "RunConfiguration": "script_steps:RunConfiguration",
     },
     "azureml.core.workspace": {"Workspace": "workspaces:Workspace"},
     "azureml.data": {**_DATASETS, **_OUTPUTS, "DataType": "data_types:DataType"},
@@ -106,6 +110,9 @@ MODULES: dict[str, dict[str, str]] = {
         "PortDataReference": "experiments:PortDataReference",
     },
     "azureml.pipeline.steps": _CONFIG,
+    "azureml.pipeline.steps.python_script_step": {
+        "PythonScriptStep": "script_steps:PythonScriptStep"
+    },
     "azureml.pipeline.steps.parallel_run_config": {"ParallelRunConfig": "steps:ParallelRunConfig"},
     "azureml.contrib.pipeline.steps": {
         "ParallelRunConfig": "steps:ParallelRunConfig",
@@ -118,7 +125,7 @@ MODULES: dict[str, dict[str, str]] = {
     "azureml.widgets": {"RunDetails": "widgets:RunDetails"},
 }
 
-_OWN_PROCESS = "run it as a script of its own, before or after the pipeline"
+_OWN_PROCESS = "take a PythonScriptStep"
 _NO_LOGIN = "leave it out: a workspace is a folder, and there is nothing to log in to"
 _NO_SERVICE = "keep the script that makes the pipeline, and start it from cron or another scheduler"
 _NO_WEB = "daskprs has no web services"
@@ -133,11 +140,8 @@ _INSTEAD = {
     "AutoMLStep": _IN_RUN,
     "DataReference": _REGISTER,
     "DataTransferStep": _FILES,
-    "DockerConfiguration": "leave it out: workers run in the images that their cluster has",
     "DockerSection": "leave it out: workers run in the images that their cluster has",
     "Keyvault": "set an environment variable, and read os.environ",
-    "PythonScriptStep": f"{_OWN_PROCESS}; or give it a run(mini_batch), as a ParallelRunStep",
-    "RunConfiguration": "give the environment to ParallelRunConfig(environment=...)",
     **dict.fromkeys(
         ("CommandStep", "DatabricksStep", "Estimator", "EstimatorStep", "MpiConfiguration",
          "MpiStep", "ModuleStep", "PyTorchConfiguration", "RScriptStep", "ScriptRunConfig",

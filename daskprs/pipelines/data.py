@@ -258,13 +258,13 @@ class Datasets(Mapping[str, Data]):
         facts = ("kind", "paths", "options")
         if latest is not None:
             if all(latest[fact] == record[fact] for fact in facts):
-                return self._data(latest)
+                return self.described(latest)
             if not new_version:
                 raise UsageError(
                     f"the dataset {name!r} is there already, with other data: ask for a new "
                     "version (create_new_version=True), or take another name."
                 )
-        return self._data(self._records.add(name, record))
+        return self.described(self._records.add(name, record))
 
     def get(  # type: ignore[override]
         self, name: str, version: int | str | None = None
@@ -288,7 +288,7 @@ class Datasets(Mapping[str, Data]):
             raise UsageError(
                 f"the workspace has no dataset {name!r}{which}: it has {self._records.all()}."
             )
-        return self._data(record)
+        return self.described(record)
 
     def versions(self, name: str) -> list[int]:
         return self._records.all().get(name, [])
@@ -297,7 +297,8 @@ class Datasets(Mapping[str, Data]):
         """Forget all versions; the data stay."""
         self._records.remove(name)
 
-    def _data(self, record: Mapping[str, Any]) -> Data:
+    def described(self, record: Mapping[str, Any]) -> Data:
+        """Make data of what `Data.to_record` tells."""
         stores = self._workspace.datastores
         paths = tuple(
             DataPath(stores[told["datastore"]] if told["datastore"] else None, told["path"])
@@ -307,8 +308,8 @@ class Datasets(Mapping[str, Data]):
             record["kind"],
             paths,
             copy.deepcopy(record["options"]),
-            record["name"],
-            record["version"],
+            record.get("name"),
+            record.get("version"),
             record["tags"],
             record["description"],
             tuple(record["partition_keys"]),

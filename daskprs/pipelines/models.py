@@ -101,8 +101,8 @@ class Models(Mapping[str, Model]):
         if not named:
             raise ConfigError.of("path", str(path), "a file, or a folder with files in it")
         record: dict[str, Any] = {
-            "tags": dict(tags or {}),
-            "properties": dict(properties or {}),
+            "tags": _texts(tags),
+            "properties": _texts(properties),
             "description": description,
             "file": source.name if source.is_file() else None,
             "is_whole": False,
@@ -133,8 +133,16 @@ class Models(Mapping[str, Model]):
 
     def versions(self, name: str) -> list[Model]:
         """Return all versions, the latest last."""
-        found = [self._records.read(name, number) for number in self._records.all().get(name, [])]
+        return self._read(name, self._records.all().get(name, []))
+
+    def _read(self, name: str, numbers: list[int]) -> list[Model]:
+        found = [self._records.read(name, number) for number in numbers]
         return [self._model(record) for record in found if record and record["is_whole"]]
+
+    def all(self) -> dict[str, list[Model]]:
+        """Return all versions of all models, the latest last."""
+        found = {name: self._read(name, numbers) for name, numbers in self._records.all().items()}
+        return {name: models for name, models in found.items() if models}
 
     def get(  # type: ignore[override]
         self, name: str, version: int | None = None, tags: Mapping[str, str] | None = None
@@ -173,7 +181,11 @@ class Models(Mapping[str, Model]):
         return self.get(name)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._records.all() if self.versions(name))
+        return iter(self.all())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _texts(given: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(name): str(value) for name, value in (given or {}).items()}

@@ -31,11 +31,12 @@ class RunFiles:
         self.url = workspace.url_of(f"files/{run_id}")
         self.local = None if workspace.local is None else Path(self.url)
 
-    def names(self) -> list[str]:
-        """Return the names of all files."""
+    def names(self, below: str = "") -> list[str]:
+        """Return the names of all files, or of those that are a path or below it."""
+        url = f"{self.url}/{below}" if below else self.url
         try:
             base = base_folder(self.url, storage_options=self._options)
-            found = list_files([self.url], storage_options=self._options)
+            found = list_files([url], storage_options=self._options)
             return [file.path[len(base) :].lstrip("/") for file in found]
         except (InputNotFoundError, FileNotFoundError):
             return []

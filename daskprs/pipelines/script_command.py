@@ -158,6 +158,7 @@ class ScriptCommand(Command):
             "metrics_file": str(self._metrics),
             "side_inputs": self._inputs.named_paths(),
             "tables": self._inputs.named_tables(),
+            "outputs": {one.name: str(path) for one, path in self._local.items()},
             "log_dir": str(work / "logs"),
             "working_dir": str(work),
             "output_dir": str(first),

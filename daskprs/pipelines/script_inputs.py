@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from daskprs.exceptions import ConfigError, InputNotFoundError
 from daskprs.listing import is_local
 from daskprs.pipelines.base import Launch, NamedInput
 from daskprs.pipelines.data import Data
+from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.file_states import input_state
 from daskprs.pipelines.opened import Opened
 from daskprs.pipelines.outputs import OutputFiles, StepOutput
@@ -180,8 +181,17 @@ class ScriptInputs:
         found = {}
         for source in self._sources.values():
             if source.name is not None and source.table is not None:
-                found[source.name] = source.table.to_record()
+                found[source.name] = self._reachable(source.table).to_record()
         return found
+
+    def _reachable(self, data: Data) -> Data:
+        """Name places by their urls where the workspace has no such datastore."""
+        known = self._launch.workspace.datastores
+        paths = [
+            path if path.datastore is None or path.datastore.name in known
+            else DataPath(None, path.url) for path in data.paths
+        ]  # fmt: skip
+        return replace(data, paths=tuple(paths))
 
 
 def _one(urls: list[str], table: Data | None) -> str:

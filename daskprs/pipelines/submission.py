@@ -174,11 +174,10 @@ class Submission:
         return status
 
     def _surroundings(self, step: Step, run_id: str) -> dict[str, str]:
-        config = self._workspace.config
         workspace = {
-            "name": self._workspace.name,
-            "subscription_id": config.get("subscription_id", ""),
-            "resource_group": config.get("resource_group", ""),
+            "subscription_id": "",
+            "resource_group": "",
+            **self._workspace.facts(),
         }
         run = {
             "id": run_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from daskprs.exceptions import ConfigError, UsageError
 from daskprs.json_text import json_text
 from daskprs.listing import is_local
 from daskprs.output_folder import OutputFolder
-from daskprs.pipelines.secrets import from_record
+from daskprs.pipelines.secrets import from_record, to_record
 
 if TYPE_CHECKING:
     from daskprs.pipelines.compute import ComputeTargets
@@ -29,6 +30,8 @@ __all__ = ["Workspace"]
 CONFIG = "config.json"
 _FOLDERS = ("", ".azureml", "aml_config", ".daskprs")
 _SETTINGS = "settings.json"
+_TOLD = ("subscription_id", "resource_group", "location")
+_ITSELF = "workspace"  # in the place of a datastore, in the names of its secrets
 
 
 class Workspace:
@@ -132,9 +135,7 @@ class Workspace:
         where = str(config.get("folder") or Path(".daskprs", name))
         if is_local(where) and "://" not in where:
             where = str(base / Path(where).expanduser())
-        options = from_record(
-            config.get("storage_options", {}), workspace=where, datastore="workspace"
-        )
+        options = from_record(config.get("storage_options", {}), workspace=where, datastore=_ITSELF)
         folder = OutputFolder(where, options)
         if folder.read(WORKSPACE_MARK) is None:
             folder.make()
@@ -142,6 +143,52 @@ class Workspace:
         workspace = cls.__new__(cls)
         workspace.folder = folder
         workspace._take(config, str(base))
+        return workspace
+
+    # For other processes
+
+    def facts(self) -> dict[str, Any]:
+        """Tell what `from_facts` opens it by in another process; no secret is among it."""
+        told = {key: self.config[key] for key in _TOLD if key in self.config}
+        facts: dict[str, Any] = {**told, "name": self.name, "folder": self.folder.url}
+        try:
+            facts["storage_options"] = to_record(
+                self.folder.storage_options,
+                workspace=self.folder.url,
+                datastore=_ITSELF,
+                write_secrets=False,
+            )
+        except ConfigError as error:
+            facts |= {"folder": "", "why_not": str(error)}
+        return facts
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Workspace:
+        """Open the workspace that `facts` has told of, such as from a worker.
+
+        Raises
+        ------
+        UsageError
+            It cannot be reached from here.
+        """
+        url = facts.get("folder")
+        if not url:
+            why = f" ({facts['why_not']})" if facts.get("why_not") else ""
+            raise UsageError(f"the workspace cannot be opened in another process{why}.")
+        options = from_record(facts.get("storage_options", {}), workspace=url, datastore=_ITSELF)
+        told = f"the workspace {url!r} cannot be reached from {socket.gethostname()}"
+        try:
+            folder = OutputFolder(url, options)
+            is_there = folder.read(WORKSPACE_MARK) is not None
+        except OSError as error:
+            raise UsageError(f"{told}: {error}.") from error
+        if not is_there:
+            raise UsageError(
+                f"{told}: put it where all machines see it under this path, or into a store."
+            )
+        workspace = cls.__new__(cls)
+        workspace.folder = folder
+        workspace._take({**facts, "workspace_name": facts.get("name")}, url)
         return workspace
 
     # What config.json says

@@ -6,7 +6,15 @@ from typing import Any
 
 from daskprs.entry_process.entry_script_api import read_facts, read_variable
 
-__all__ = ["metrics_file", "models", "run_facts", "side_inputs", "workspace_facts"]
+__all__ = [
+    "metrics_file",
+    "models",
+    "outputs",
+    "run_facts",
+    "side_inputs",
+    "tables",
+    "workspace_facts",
+]
 
 
 def models() -> dict[str, list[dict[str, Any]]]:
@@ -15,8 +23,11 @@ def models() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def workspace_facts() -> dict[str, str]:
-    """Return name, subscription_id and resource_group; stand-ins where there is no workspace."""
+def workspace_facts() -> dict[str, Any]:
+    """Return name, subscription_id and resource_group; stand-ins where there is no workspace.
+
+    Of a workspace, also what opens it.
+    """
     nowhere = {
         "name": "daskprs",
         "subscription_id": "00000000-0000-0000-0000-000000000000",
@@ -42,3 +53,15 @@ def side_inputs() -> dict[str, str]:
 def metrics_file() -> str:
     """Return the file for what the script logs with its run, or "" outside of a run."""
     return str(read_facts().get("metrics_file", ""))
+
+
+def tables() -> dict[str, dict[str, Any]]:
+    """Return name -> description of the tables among the inputs of a script step."""
+    found: dict[str, dict[str, Any]] = read_facts().get("tables", {})
+    return found
+
+
+def outputs() -> dict[str, str]:
+    """Return name -> local path of the outputs of a script step."""
+    found: dict[str, str] = read_facts().get("outputs", {})
+    return found

@@ -8,16 +8,21 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.azureml.entry import facts
+from daskprs.azureml.entry.opened import has_workspace, open_workspace
 from daskprs.azureml.entry.unsupported import (
     ModelNotFoundException,
     Partial,
     UserErrorException,
 )
+from daskprs.exceptions import UsageError
 
-__all__ = ["Model"]
+if TYPE_CHECKING:
+    from daskprs.pipelines.models import Model as NativeModel
+
+__all__ = ["Model", "register"]
 
 _MOST_NAMES = 20  # in a message
 
@@ -30,6 +35,7 @@ class _Found:
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    native: NativeModel | None = None  # of the workspace
 
 
 class Model(Partial):
@@ -82,7 +88,35 @@ class Model(Partial):
         self.id = f"{found.name}:{found.version}"
         self.description = found.description
         self.tags, self.properties = dict(found.tags), dict(found.properties)
-        self._path = found.path
+        self._path, self._native = found.path, found.native
+
+    @classmethod
+    def _of(cls, found: _Found, workspace: object) -> Model:
+        model = cls.__new__(cls)
+        model._take(found, workspace)
+        return model
+
+    @staticmethod
+    def register(
+        workspace: object,
+        model_path: str | os.PathLike[str],
+        model_name: str,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        description: str | None = None,
+        **_: object,
+    ) -> Model:
+        """Copy a file or folder into the workspace of the run, as a new version.
+
+        Many processes may do so at the same time: each gets a version of its own.
+
+        Raises
+        ------
+        UserErrorException
+            There is no such path, or the workspace cannot be reached from here.
+        """
+        made = register(model_path, model_name, tags, properties, description)
+        return Model._of(_found(made), workspace)
 
     @staticmethod
     def get_model_path(
@@ -90,15 +124,19 @@ class Model(Partial):
     ) -> str:
         """Return the local path of a model: a file or a folder, as it was given to the step.
 
-        Looked for among the models of the step, in the folder ``AZUREML_MODEL_DIR``, and among
-        the side inputs, in this order.
+        Looked for among the models of the step, in the folder ``AZUREML_MODEL_DIR``, among the
+        side inputs, and in the workspace, in this order.
 
         Raises
         ------
         ModelNotFoundException
             There is no such model; names those that are there.
         """
-        return _existing(_pick(model_name, _versions(model_name), version))
+        found = _pick(model_name, _versions(model_name), version)
+        if found.native is None or "://" not in found.path:
+            return _existing(found)
+        folder = Path("azureml-models", found.name, str(found.version))
+        return str(found.native.download(folder, overwrite=True))
 
     @staticmethod
     def list(
@@ -108,15 +146,13 @@ class Model(Partial):
         properties: Sequence[Any] | None = None,
         latest: bool = False,
     ) -> builtins.list[Model]:
-        """Return the models of the step, the latest version first."""
+        """Return the models of the step and of the workspace, the latest version first."""
         models = []
-        for known in facts.models() if name is None else [name]:
-            versions = sorted(_versions(known), key=lambda found: -found.version)
+        for known in _all_versions() if name is None else [_versions(name)]:
+            versions = sorted(known, key=lambda found: -found.version)
             for found in versions[:1] if latest else versions:
                 if _has(found.tags, tags) and _has(found.properties, properties):
-                    model = Model.__new__(Model)
-                    model._take(found, workspace)
-                    models.append(model)
+                    models.append(Model._of(found, workspace))
         return models
 
     def download(
@@ -129,6 +165,11 @@ class Model(Partial):
         WebserviceException
             It is there already, and may not be overwritten.
         """
+        if self._native is not None:
+            try:
+                return str(self._native.download(os.fspath(target_dir), overwrite=exist_ok))
+            except UsageError as error:
+                raise UserErrorException(f"{error}: use download(exist_ok=True)") from None
         source = _existing(_Found(self.name, self.version, self._path))
         target = Path(target_dir, os.path.basename(source.rstrip("/")))
         if target.exists() and not exist_ok:
@@ -163,7 +204,61 @@ def _versions(name: str) -> list[_Found]:
     if in_folder:
         return in_folder
     side = facts.side_inputs().get(name)
-    return [] if side is None else [_Found(name, 1, side)]
+    return _registered(name) if side is None else [_Found(name, 1, side)]
+
+
+def _registered(name: str) -> list[_Found]:
+    """All versions that the workspace has, if there is one."""
+    if not has_workspace():
+        return []
+    models = open_workspace(f"Model {name!r}, which the step was not given,").models
+    return [_found(model) for model in models.versions(name)]
+
+
+def _all_versions() -> list[list[_Found]]:
+    """All versions of each model that the step or the workspace has."""
+    given = {name: _versions(name) for name in facts.models()}
+    try:
+        registered = open_workspace("Model.list").models.all() if has_workspace() else {}
+    except UserErrorException:
+        if not given:
+            raise
+        registered = {}  # those of the step are there
+    found = {name: list(map(_found, models)) for name, models in registered.items()}
+    return list({**found, **given}.values())
+
+
+def _found(model: NativeModel) -> _Found:
+    return _Found(
+        model.name, model.version, model.url, model.tags, model.properties,
+        model.description or "", model,
+    )  # fmt: skip
+
+
+def register(
+    path: str | os.PathLike[str],
+    name: str,
+    tags: Mapping[str, str] | None,
+    properties: Mapping[str, str] | None,
+    description: str | None,
+) -> NativeModel:
+    """Copy a file or folder into the workspace of the run.
+
+    Raises
+    ------
+    UserErrorException
+    """
+    workspace = open_workspace("Model.register")
+    try:
+        return workspace.models.register(
+            os.fspath(path),
+            name,
+            tags=tags,
+            properties=properties,
+            description=description,
+        )
+    except UsageError as error:
+        raise UserErrorException(str(error)) from None
 
 
 def _model_folder() -> str:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from daskprs.azureml.entry import facts
+from daskprs.azureml.entry import facts, uploads
 from daskprs.azureml.entry.datasets import InputDatasets, input_datasets
+from daskprs.azureml.entry.models import Model
 from daskprs.azureml.entry.unsupported import Partial, UserErrorException
 from daskprs.azureml.entry.workspaces import Workspace
 from daskprs.entry_process.plain import json_line
@@ -73,10 +74,14 @@ class Run(Partial):
         """Return the run of this process, always the same object."""
         if Run._of_this_process is None:
             told = facts.run_facts()
-            experiment = Experiment._of_run(str(told["experiment"]))
+            experiment = cls._experiment_of(str(told["experiment"]))
             parent = cls._make(str(told["parent"]), experiment, None)
             Run._of_this_process = cls._make(str(told["id"]), experiment, parent)
         return Run._of_this_process
+
+    @classmethod
+    def _experiment_of(cls, name: str) -> Any:
+        return Experiment._of_run(name)
 
     @classmethod
     def _make(cls, run_id: str, experiment: Experiment, parent: Run | None) -> Run:
@@ -95,6 +100,76 @@ class Run(Partial):
     @property
     def status(self) -> str:
         return self.get_status()
+
+    # Files and models, in the workspace
+
+    def upload_file(
+        self, name: str, path_or_stream: Any, datastore_name: str | None = None
+    ) -> None:
+        """Keep a file with the run, over an older one of that name.
+
+        Raises
+        ------
+        UserErrorException
+            There is no such file, or the workspace cannot be reached from here.
+        """
+        uploads.upload_file(self.id, name, path_or_stream)
+
+    def upload_files(
+        self, names: Sequence[str], paths: Sequence[str], datastore_name: str | None = None
+    ) -> None:
+        """Keep several files with the run."""
+        for name, path in zip(names, paths, strict=True):
+            self.upload_file(name, path)
+
+    def upload_folder(self, name: str, path: str, datastore_name: str | None = None) -> None:
+        """Keep the files of a folder with the run, below a name."""
+        uploads.upload_folder(self.id, name, path)
+
+    def download_file(
+        self, name: str, output_file_path: str | os.PathLike[str] | None = None, **_: object
+    ) -> None:
+        """Copy a file that was uploaded to this run."""
+        uploads.download_file(self.id, name, output_file_path)
+
+    def get_file_names(self) -> list[str]:
+        """Return the names of the files that were uploaded to this run."""
+        return uploads.names(self.id)
+
+    def register_model(
+        self,
+        model_name: str,
+        model_path: str | os.PathLike[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        *_: object,
+        description: str | None = None,
+        **__: object,
+    ) -> Any:
+        """Register what was uploaded under a name, or a path here, as a version of a model.
+
+        Parameters
+        ----------
+        model_path : str, optional
+            Default: the name of the model.
+
+        Raises
+        ------
+        UserErrorException
+            There is neither, or the workspace cannot be reached from here.
+        """
+        with uploads.local_path(self.id, model_path or model_name) as path:
+            return self._register(path, model_name, tags, properties, description)
+
+    def _register(
+        self,
+        path: str,
+        name: str,
+        tags: Mapping[str, str] | None,
+        properties: Mapping[str, str] | None,
+        description: str | None,
+    ) -> Any:
+        return Model.register(self.experiment.workspace, path, name, tags, properties, description)
 
     # What the script logs, as lines of JSON in logs/user/metrics
 
@@ -143,6 +218,9 @@ class Run(Partial):
         """Log properties of the run."""
         for key, value in properties.items():
             self._write("property", key, value)
+
+    def complete(self, **_: object) -> None:
+        """Do nothing: the run has ended when its script has."""
 
     def flush(self, timeout_seconds: float = 300) -> None:
         """Return at once: every line is written when it is logged."""

@@ -25,7 +25,6 @@ __all__ = [
 
 _OUTPUT = "write files to EntryScript().output_dir, the output folder of the run"
 _SIDE_INPUT = "give the data as side_inputs of the step, and open Run.get_context().input_datasets"
-_MODELS = "save the model in EntryScript().output_dir, and give it to the next step"
 _SECRET = "give it in environment_variables, and read os.environ"  # noqa: S105
 _DRIVER = "that belongs into the code that submits the run"
 _DRIVER_MODULES = ("azureml.data", "azureml.pipeline", "azureml.widgets")
@@ -35,13 +34,7 @@ _INSTEAD = {
     "Environment": _DRIVER,
     "ScriptRunConfig": _DRIVER,
     "authentication": "there is nothing to log in to",
-    "Model.register": _MODELS,
-    "Run.register_model": _MODELS,
-    "Run.upload_file": _OUTPUT,
-    "Run.upload_files": _OUTPUT,
-    "Run.upload_folder": _OUTPUT,
     "Run.log_image": f"{_OUTPUT}, with figure.savefig()",
-    "Run.download_file": _SIDE_INPUT,
     "Run.download_files": _SIDE_INPUT,
     "Run.get_secret": _SECRET,
     "Run.get_secrets": _SECRET,
