@@ -19,7 +19,6 @@ __all__ = [
     "PipelineOutputFileDataset",
 ]
 
-_ALL_FILES = "give the next step all files"
 _KEYS = "take partition_format for keys in the paths"
 
 
@@ -27,7 +26,7 @@ class _AsInput(native.OutputFiles):
     """The output of a step as an input; how it gets there is the same for all."""
 
     def as_named_input(self, name: str) -> Any:
-        return type(self)(self.output, self.kind, self.options, name)
+        return type(self)(self.output, self.kind, self.options, name, self.pattern)
 
     as_input = as_named_input
 
@@ -59,7 +58,10 @@ class PipelineOutputFileDataset(_AsInput):
         quoted_line_breaks: bool = False,
     ) -> OutputTabularDatasetConfig:
         refuse(include_path=(include_path, _KEYS))
-        return _delimited(self.output, separator, header, partition_format, set_column_types)
+        pattern = _with_ending(file_extension)
+        return _delimited(
+            self.output, separator, header, partition_format, set_column_types, pattern
+        )
 
     def parse_parquet_files(
         self,
@@ -69,7 +71,7 @@ class PipelineOutputFileDataset(_AsInput):
         set_column_types: Mapping[str, DataType] | None = None,
     ) -> OutputTabularDatasetConfig:
         refuse(include_path=(include_path, _KEYS))
-        return _parquet(self.output, partition_format)
+        return _parquet(self.output, partition_format, _with_ending(file_extension))
 
 
 class PipelineData(native.StepOutput):
@@ -173,8 +175,8 @@ class OutputFileDatasetConfig(native.StepOutput):
         path_glob: str | None = None,
         set_column_types: Mapping[str, DataType] | None = None,
     ) -> OutputTabularDatasetConfig:
-        refuse(include_path=(include_path, _KEYS), path_glob=(path_glob, _ALL_FILES))
-        return _delimited(self, separator, header, partition_format, set_column_types)
+        refuse(include_path=(include_path, _KEYS))
+        return _delimited(self, separator, header, partition_format, set_column_types, path_glob)
 
     def read_parquet_files(
         self,
@@ -183,8 +185,13 @@ class OutputFileDatasetConfig(native.StepOutput):
         path_glob: str | None = None,
         set_column_types: Mapping[str, DataType] | None = None,
     ) -> OutputTabularDatasetConfig:
-        refuse(include_path=(include_path, _KEYS), path_glob=(path_glob, _ALL_FILES))
-        return _parquet(self, partition_format)
+        refuse(include_path=(include_path, _KEYS))
+        return _parquet(self, partition_format, path_glob)
+
+
+def _with_ending(extension: str | None) -> str | None:
+    """Make a pattern of the ending that files have to have; without one, all are taken."""
+    return f"**/*{extension}" if extension else None
 
 
 def _delimited(
@@ -193,15 +200,25 @@ def _delimited(
     header: Any,
     partition_format: str | None,
     types: Mapping[str, DataType] | None,
+    pattern: str | None,
 ) -> OutputTabularDatasetConfig:
     options = {"format": "csv", **delimited_options(separator, header, types)}
-    if partition_format is not None:
-        options["partition_format"] = partition_format
-    return OutputTabularDatasetConfig(output, "tables", options)
+    return _tables(output, options, partition_format, pattern)
 
 
-def _parquet(output: native.StepOutput, partition_format: str | None) -> OutputTabularDatasetConfig:
-    options = {"format": "parquet"}
+def _parquet(
+    output: native.StepOutput, partition_format: str | None, pattern: str | None
+) -> OutputTabularDatasetConfig:
+    return _tables(output, {"format": "parquet"}, partition_format, pattern)
+
+
+def _tables(
+    output: native.StepOutput,
+    options: dict[str, Any],
+    partition_format: str | None,
+    pattern: str | None,
+) -> OutputTabularDatasetConfig:
     if partition_format is not None:
         options["partition_format"] = partition_format
-    return OutputTabularDatasetConfig(output, "tables", options)
+    made = output.as_tables(pattern=pattern, **options)
+    return OutputTabularDatasetConfig(output, "tables", options, None, made.pattern)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from daskprs.exceptions import ConfigError, InputNotFoundError
+from daskprs.listing import list_files
 from daskprs.output_files import WORK
 from daskprs.output_folder import OutputFolder
 from daskprs.pipelines.data import Data
@@ -55,14 +58,33 @@ class StepOutput:
             raise ConfigError.of("datastore", datastore, "a Datastore, such as ws.datastores['x']")
         self.datastore, self.path, self.register_as = datastore, path, register_as
 
-    def as_files(self, partition_format: str | None = None, name: str | None = None) -> OutputFiles:
-        """Take it as files; see `FileDataset`."""
-        options = {} if partition_format is None else {"partition_format": partition_format}
-        return OutputFiles(self, "files", options, name)
+    def as_files(
+        self,
+        partition_format: str | None = None,
+        name: str | None = None,
+        pattern: str | None = None,
+    ) -> OutputFiles:
+        """Take it as files; see `FileDataset`.
 
-    def as_tables(self, name: str | None = None, **options: Any) -> OutputFiles:
-        """Take it as tables; see `TabularDataset`."""
-        return OutputFiles(self, "tables", options, name)
+        Parameters
+        ----------
+        pattern : str, optional
+            A glob for the paths of those that are wanted, such as ``"**/*.csv"``.
+        """
+        options = {} if partition_format is None else {"partition_format": partition_format}
+        return OutputFiles(self, "files", options, name, _checked(pattern))
+
+    def as_tables(
+        self, name: str | None = None, pattern: str | None = None, **options: Any
+    ) -> OutputFiles:
+        """Take it as tables; see `TabularDataset`.
+
+        Parameters
+        ----------
+        pattern : str, optional
+            A glob for the paths of those that are wanted, such as ``"**/*.csv"``.
+        """
+        return OutputFiles(self, "tables", options, name, _checked(pattern))
 
     def place(self, default: Datastore, run_id: str) -> DataPath:
         """Say where a run writes it."""
@@ -87,6 +109,7 @@ class OutputFiles:
     kind: Literal["files", "tables"] = "files"
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    pattern: str | None = None
 
     def data(self, place: DataPath) -> Data:
         """Describe what a run has written, without its logs.
@@ -94,7 +117,7 @@ class OutputFiles:
         Raises
         ------
         InputNotFoundError
-            It has written nothing.
+            It has written nothing, or nothing that matches the pattern.
         """
         names = _names(place)
         if not names:
@@ -102,6 +125,12 @@ class OutputFiles:
                 f"the output {self.output.name!r} is empty: the step that writes it has written "
                 "nothing."
             )
+        if self.pattern is not None:
+            names = [path for path in _matching(self.pattern, names) if _is_there(place, path)]
+            if not names:
+                raise InputNotFoundError(
+                    f"no file of the output {self.output.name!r} matches {self.pattern!r}."
+                )
         paths = tuple(replace(place, path=f"{place.path}/{name}") for name in names)
         make = Data.files if self.kind == "files" else Data.tables
         return make(*paths, **self.options)
@@ -121,6 +150,36 @@ def _names(place: DataPath) -> list[str]:
         return []
     names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
     return sorted(name for name in names if name not in _NOT_DATA and not name.startswith("."))
+
+
+def _checked(pattern: object) -> str | None:
+    accepted = "a glob inside the output, such as '**/*.csv'"
+    if pattern is None:
+        return None
+    if not isinstance(pattern, str) or not pattern.strip("/"):
+        raise ConfigError.of("pattern", pattern, accepted)
+    parts = pattern.split("/")
+    if pattern.startswith("/") or ".." in parts or "://" in pattern:
+        raise ConfigError.of("pattern", pattern, accepted)
+    return pattern
+
+
+def _matching(pattern: str, names: list[str]) -> list[str]:
+    """Put the names at the top in the place of wildcards, so that logs beside them do not match."""
+    first, _, rest = pattern.partition("/")
+    if first == "**":
+        here = _matching(rest, names) if rest else names
+        return list(dict.fromkeys([*here, *(f"{glob.escape(name)}/{pattern}" for name in names)]))
+    found = [name for name in names if fnmatch.fnmatchcase(name, first)]
+    return [f"{glob.escape(name)}/{rest}" for name in found] if rest else found
+
+
+def _is_there(place: DataPath, path: str) -> bool:
+    url = f"{place.url.rstrip('/')}/{path}"
+    try:
+        return next(list_files([url], storage_options=place.storage_options), None) is not None
+    except InputNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)
