@@ -132,7 +132,16 @@ class ParallelRunStep:
 
     def _output_folder(self) -> OutputFolder:
         seconds = self.config.progress_update_timeout
-        return OutputFolder(self.output, self.storage_options, seconds=seconds)
+        folder = OutputFolder(self.output, self.storage_options, seconds=seconds)
+        if folder.local is None and self.config.output_action == "summary_only":
+            raise ConfigError.of(
+                "output",
+                self.secrets().hide(str(self.output)),
+                "a local folder, such as 'out', where output_action='summary_only': the script "
+                "writes its own files there, and a store's url is no path that it could open. Let "
+                "it send them to the store by itself, or return rows with 'append_row'",
+            )
+        return folder
 
     def plan(self) -> Plan:
         """List the inputs and cut them into mini-batches; reads no data, starts nothing.

@@ -28,7 +28,10 @@ FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
 
 
 def make_step(workplace: Any, script: str = ECHO, **given: Any) -> ParallelRunStep:
-    names = ("mini_batch_size", "partition_keys", "compute_target", "source_directory")
+    names = (
+        *("mini_batch_size", "partition_keys", "compute_target", "source_directory"),
+        "output_action",
+    )
     config = {name: given.pop(name) for name in names if name in given}
     return ParallelRunStep(
         **{
@@ -83,6 +86,17 @@ def test_a_wrong_value_is_told_when_the_step_is_made(
     assert told.startswith(word)
     assert " is not accepted: it must be " in told
     assert "\n" not in told
+
+
+def test_with_summary_only_the_output_has_to_be_a_folder_that_a_script_can_write_to(
+    workplace: Any,
+) -> None:
+    """Its files would be lost in a local folder "memory:"; the url's secret is not told."""
+    url = "memory://bucket/out?sig=c2VjcmV0"
+    make_step(workplace, output=url)
+    with pytest.raises(ConfigError, match=r"output='memory://bucket/out.*local folder") as caught:
+        make_step(workplace, output=url, output_action="summary_only")
+    assert "c2VjcmV0" not in str(caught.value)
 
 
 def test_keys_that_are_no_columns_are_told_before_any_work_starts(workplace: Any) -> None:
