@@ -54,6 +54,7 @@ __all__ = ["Execution", "Progress"]
 
 logger = logging.getLogger(__name__)
 
+_SENT_EARLY = (f"logs/{FAILED_ITEMS}", REPORT, "logs/job_result.txt", "logs/job_error.txt")
 _REPORT_SECONDS = 2.0
 _PLAN_SECONDS = 0.5  # most plans are known by then, and told in the first report
 
@@ -78,6 +79,7 @@ class Execution:
         self.dashboard_link: str | None = None
         self.store = open_store(job.folder, job.config.append_row_file_name, job.output_format)
         self.store.before_commit = lock.refresh
+        self._has_partial = self.store.partial_grows
         self.report = RunReport(
             name=job.name,
             description=job.config.description,
@@ -194,7 +196,8 @@ class Execution:
             if not self.job.retry_failed:
                 self.store.resume()
             if self._stored_logs is not None:
-                self._stored_logs.fetch(f"logs/{FAILED_ITEMS}")
+                for name in _SENT_EARLY:
+                    self._stored_logs.fetch(name)
             self._earlier = Earlier(journal.records, journal.retried)
             self.report.failures = self._logs.keep_failed_items(self._earlier.failed_items)
             self._kept_failures = len(self.report.failures)
@@ -340,7 +343,7 @@ class Execution:
         if self.job.output_format is not None:
             if report.status == "Completed":
                 report.output_file = self.job.secrets.hide(self.store.final_url)
-            elif report.status == "Running" or report.mini_batches.succeeded:
+            elif self._has_partial and (report.status == "Running" or tally.mini_batches.succeeded):
                 report.output_file = self.job.secrets.hide(self.store.partial_url)
 
     def _leave_partial(self, error: BaseException) -> BaseException:
@@ -349,13 +352,11 @@ class Execution:
             self.job.folder.be_brief()
         with contextlib.suppress(DaskprsError, OSError):
             self.store.flush()
-        is_shown = False
+        self._has_partial = False
         with contextlib.suppress(DaskprsError, OSError):
-            self.store.show_partial()
-            is_shown = True
-        is_shown = is_shown and self.job.output_format is not None
+            self._has_partial = self.store.show_partial()
         kept = (self._tally + self._kept).mini_batches.succeeded
-        if kept and is_shown and isinstance(error, DaskprsError):
+        if kept and self._has_partial and isinstance(error, DaskprsError):
             rows = f"The rows of {counted(kept, 'mini-batch')} are in {self.store.partial_url}"
             return type(error)(f"{error.message}\n{rows}", **error.facts)
         return error
@@ -384,7 +385,7 @@ class Execution:
     def _send_logs(self) -> None:
         """Tell what failed before the journal says that it is done; and how far the run is."""
         if self._stored_logs is not None:
-            self._stored_logs.send(f"logs/{FAILED_ITEMS}", REPORT)
+            self._stored_logs.send(*_SENT_EARLY)
 
 
 def _status_after(error: BaseException | None) -> str:

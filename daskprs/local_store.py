@@ -43,7 +43,7 @@ class LocalStore(RowStore):
         self._torn = False
 
     @property
-    def _partial_is_shown(self) -> bool:
+    def partial_grows(self) -> bool:
         return self._rows_name == self.partial_name
 
     # The beginning
@@ -171,7 +171,7 @@ class LocalStore(RowStore):
 
     def _final_file(self, journal: Journal, order: Iterable[int] | None) -> UnnamedFile:
         as_it_stands = order is None and not journal.records.replaced
-        if not as_it_stands or not self._partial_is_shown:
+        if not as_it_stands or not self.partial_grows:
             return super()._final_file(journal, order)
         if journal.rows == KEPT:
             journal.rows = _crc(self._base / self._rows_name)

@@ -56,10 +56,7 @@ class RowStore(StoreKind):
 
     def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
         if name == WORK:
-            raise OutputError(
-                f"{name!r} cannot be the name of the output file: the journal stands in a folder "
-                "of that name."
-            )
+            raise OutputError(f"{name!r} cannot be the output's name: the journal is in it.")
         self.folder, self.name, self.output_format = folder, name, output_format
         self.journal: Journal | None = None
         self.before_commit: Callable[[], None] = lambda: None
@@ -382,20 +379,21 @@ class RowStore(StoreKind):
             stack.pop_all()
         return new
 
-    def show_partial(self) -> None:
-        """After a run that did not complete: put rows that a person can read beside the journal.
+    def show_partial(self) -> bool:
+        """After a run that did not complete, say whether its rows are in `partial_url`.
 
-        They stand in `partial_url`. The run can still go on.
+        They are put there if they can be. The run can still go on.
 
         Raises
         ------
         WriteFailedError
         """
         journal = self.journal
-        if journal is None or journal.finished is not None:
-            return
-        if self.output_format is None or self._partial_is_shown:
-            return
+        if journal is None or journal.finished is not None or self.output_format is None:
+            return False
+        if self.partial_grows:
+            return True
         flushed = (at for at in journal.records.current() if at < self._flushed_records)
         with self._writing(), self._composed(self.partial_name, flushed) as new:
             new.commit()
+        return True

@@ -60,7 +60,7 @@ class SegmentStore(RowStore):
         self._cache: OrderedDict[str, bytes] = OrderedDict()
 
     @property
-    def _partial_is_shown(self) -> bool:
+    def partial_grows(self) -> bool:
         return False
 
     @property

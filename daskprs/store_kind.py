@@ -16,8 +16,8 @@ class StoreKind(ABC):
 
     @property
     @abstractmethod
-    def _partial_is_shown(self) -> bool:
-        """Whether the rows stand in the partial file anyway."""
+    def partial_grows(self) -> bool:
+        """Whether the rows stand in the partial file while the run goes on."""
 
     @abstractmethod
     def _load(self) -> Journal | None: ...

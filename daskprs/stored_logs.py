@@ -62,24 +62,25 @@ class StoredLogs:
                 self._send(name)
 
     def send_all(self) -> None:
-        """Send all files that are new, or changed since; what cannot be sent is left out."""
-        names = [
+        """Do so with all files; what cannot be sent is left out."""
+        there = {
             Path(folder, name).relative_to(self.path).as_posix()
             for folder, _, names in os.walk(self.path)
             for name in names
-        ]
+        }
 
         def send(name: str) -> None:
             with contextlib.suppress(OSError):
                 self._send(name)
 
-        self._folder.each(send, names)
+        self._folder.each(send, there | self._sent.keys())
 
     def _send(self, name: str) -> None:
         path = self.path / name
         state = _state(path) if path.exists() else None
-        if state is None and self._sent.pop(name, None) is not None:
+        if state is None and name in self._sent:
             self._folder.remove(name)
+            del self._sent[name]
         elif state is not None and self._sent.get(name) != state:
             self._folder.write(name, path.read_bytes())
             self._sent[name] = state

@@ -169,6 +169,7 @@ def test_a_store_that_stalls_ends_the_run_in_time_and_the_same_run_goes_on(
     # The limit for the answer, the same for the farewell, and what came before.
     assert time.monotonic() - began < 2 * LIMIT + 20
     assert not [t for t in threading.enumerate() if t.name == "daskprs-objects" and t.is_alive()]
+    assert (first.report.output_file, "partial" in first.report.message) == (None, False)
 
     proxy.forward()
     assert step.submit().wait_for_completion(timeout=60) == "Completed"

@@ -215,9 +215,12 @@ def test_a_run_that_goes_on_keeps_what_has_failed_before(workplace: Any, bucket:
     files = FileDataset(workplace.files(4))
     with pytest.raises(ThresholdExceededError):
         step_of(script, bucket, files, error_threshold=2, **settings).submit().wait_for_completion()
+    assert f"{OUTPUT}/logs/job_error.txt" in bucket.names()
     run = step_of(script, bucket, files, **settings).submit()
     run.wait_for_completion()
     assert run.report.kept == 1
+    assert f"{OUTPUT}/logs/job_error.txt" not in bucket.names()
+    assert bucket.read(f"{OUTPUT}/logs/job_result.txt") == b"Completed\n"
     lines = (bucket.read(f"{OUTPUT}/logs/failed_items.jsonl") or b"").splitlines()
     assert {json.loads(line)["mini_batch"] for line in lines} == {0}
     assert [failure.mini_batch for failure in run.report.failures] == [0]
