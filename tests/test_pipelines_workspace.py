@@ -8,25 +8,20 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pandas as pd
 import pytest
-from conftest import Workplace
-from dask.system import CPU_COUNT
 from distributed import LocalCluster
-from pipeline_parts import Yard, rows
+from pipeline_parts import Yard
 
-from daskprs import ConfigError, OutputError, ParallelRunConfig, TargetError, UsageError
+from daskprs import ConfigError, OutputError, TargetError, UsageError
 from daskprs.entry_script import EntryScriptSource
 from daskprs.pipelines import (
-    ComputeTarget,
     Data,
     Datastore,
     Environment,
     EnvironmentSecret,
-    Pipeline,
     Workspace,
 )
 
@@ -348,67 +343,3 @@ def test_an_environment_is_a_new_version_only_when_it_has_changed(yard: Yard) ->
     assert yard.workspace.environments.version("e", 1).packages == ("a",)
     with pytest.raises(ConfigError, match="packages='what is'"):
         Environment("e", ["what is"])
-
-
-# Compute targets
-
-REFUSED: dict[str, dict[str, Any]] = {
-    "kind": {"kind": "cloud"},
-    "min_nodes": {"min_nodes": -1},
-    "max_nodes": {"min_nodes": 2, "max_nodes": 1},
-    "address": {"kind": "address"},
-    "compute_target": {"kind": "address", "address": "no address"},
-}
-
-
-@pytest.mark.parametrize("field", REFUSED)
-def test_other_compute_targets_are_refused(field: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{field}="):
-        ComputeTarget("c", **REFUSED[field])
-
-
-def test_a_compute_target_comes_from_the_config_or_the_registry(tmp_path: Path) -> None:
-    config = {"cluster": {"address": "tcp://127.0.0.1:8786"}}
-    workspace = Workspace.create(tmp_path / "ws", compute=config)
-    workspace.compute_targets.register(ComputeTarget("cpu", min_nodes="0", max_nodes="4"))  # type: ignore[arg-type]
-    again = Workspace(tmp_path / "ws").compute_targets
-    assert list(again) == ["cluster", "cpu"]
-    assert again["cluster"].address == "tcp://127.0.0.1:8786"
-    assert again["cpu"] == ComputeTarget("cpu", max_nodes=4)
-    with pytest.raises(UsageError, match=r"stands in the workspace's config\.json"):
-        again.register(ComputeTarget("cluster"))
-
-
-def test_nodes_of_this_machine_share_its_cores(workplace: Workplace) -> None:
-    script = workplace.script("def run(m): return m")
-    config = ParallelRunConfig(entry_script=script, node_count=4)
-    with ComputeTarget("c", max_nodes=4).open(config) as settled:
-        cores = CPU_COUNT
-        assert settled.process_count_per_node == max(1, cores // 4)
-    with (
-        pytest.raises(ConfigError, match="at most max_nodes=3 of the compute target 'c'"),
-        ComputeTarget("c", max_nodes=3).open(config),
-    ):
-        pass
-
-
-def test_a_step_runs_on_the_cluster_of_an_address(yard: Yard) -> None:
-    with LocalCluster(
-        1, 1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp", host="127.0.0.1"
-    ) as cluster:
-        address = cluster.scheduler_address
-        target = ComputeTarget("c", "address", address=address)
-        config = yard.config(compute_target=target, environment=Environment("e", ["dask"]))
-        step = yard.step("sizes", [Data.files(yard.files({"a": 1}))], config=config)
-        run = Pipeline(yard.workspace, [step]).submit("test")
-        run.wait_for_completion()
-    assert rows(run, "sizes", yard.folder / "got") == ["a,1"]
-
-
-def test_kubernetes_needs_its_package(workplace: Workplace) -> None:
-    config = ParallelRunConfig(entry_script=workplace.script("def run(m): return m"))
-    with (
-        pytest.raises(TargetError, match="needs dask-kubernetes"),
-        ComputeTarget("c", "kubernetes").open(config),
-    ):
-        pass

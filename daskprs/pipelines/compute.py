@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daskprs.config import ParallelRunConfig
 from daskprs.exceptions import ConfigError, TargetError, UsageError
 from daskprs.pipelines.records import Records, check_name
+from daskprs.store_calls import one_line
 from daskprs.targets import check_target
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ComputeTarget", "ComputeTargets"]
 
 _KINDS = ("local", "address", "kubernetes")
+_NOT_IN_NAMES = re.compile("[^a-z0-9]+")
+_NAME_LENGTH = 40  # with a number of its own, and what the operator adds
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,28 @@ class ComputeTarget:
                 f"the compute target {self.name!r} needs dask-kubernetes: "
                 "pip install 'daskprs[kubernetes]'."
             )
+        most = min(config.node_count, self.max_nodes or config.node_count)
+        least = min(self.min_nodes, most)
+        # Runs at the same time have a cluster each, which ends with its run.
+        word = _NOT_IN_NAMES.sub("-", self.name.lower()).strip("-")[:_NAME_LENGTH].strip("-")
+        name = f"{word or 'daskprs'}-{uuid.uuid4().hex[:8]}"
+        given = {"name": name, "n_workers": least, "quiet": True, **self.options}
+        with self._started(given) as cluster:
+            cluster.adapt(minimum=least, maximum=most)
+            yield cluster
+
+    def _started(self, given: Mapping[str, Any]) -> Any:
         from dask_kubernetes.operator import KubeCluster
 
-        with KubeCluster(name=self.name, **self.options) as cluster:
-            most = min(config.node_count, self.max_nodes or config.node_count)
-            cluster.adapt(minimum=min(self.min_nodes, most), maximum=most)
-            yield cluster
+        try:
+            return KubeCluster(**given)
+        except Exception as error:
+            raise TargetError(
+                f"the compute target {self.name!r} cannot be started on Kubernetes "
+                f"({one_line(error)}): look whether 'kubectl get pods' works here, whether Dask's "
+                f"operator runs there, and whether KubeCluster has the options "
+                f"{sorted(self.options)}."
+            ) from error
 
     def __repr__(self) -> str:
         return f"ComputeTarget({self.name!r}, {self.kind})"
