@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ class _Reader:
         self.is_fresh = False
 
     def job(self, name: str, use: Section) -> JobSpec:
+        use = self._settled(use)
         body = _component(use)
         kind = _kind(use, body)
         if kind == "pipeline":
@@ -191,6 +193,29 @@ class _Reader:
         is_fresh = self.is_fresh or body.get("is_deterministic", True) is False
         folder = self.folder / name
         return JobSpec(name, kind, use, body, inputs, missing, outputs, folder, is_fresh)
+
+    def _settled(self, use: Section) -> Section:
+        """Put values of the pipeline in the place of expressions that are settings of a job."""
+        if not isinstance(use.content, dict):
+            return use
+        document = replace(use.document, content=copy.deepcopy(use.document.content))
+        use = Section(document, use.at)
+        for name in use.content:
+            if name not in ("inputs", "outputs"):
+                use.content[name] = self._filled(use.child(name))
+        return use
+
+    def _filled(self, section: Section) -> Any:
+        content = section.content
+        if isinstance(content, dict):
+            return {name: self._filled(section.child(name)) for name in content}
+        reference = whole(content)
+        if reference is None or reference.scope != "parent.inputs":
+            return content
+        given = self._referred(section, reference, None)
+        if isinstance(given, DataInput):
+            raise section.error(f"{reference.text} is data, and no value for it.")
+        return given.text
 
     def inputs(self, use: Section, body: Section) -> tuple[dict[str, Given], frozenset[str]]:
         declared, given = body.names("inputs"), use.names("inputs")

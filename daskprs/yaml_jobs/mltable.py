@@ -105,8 +105,7 @@ class _Options:
         self.options: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:
-        # How the files are read comes first, wherever it stands.
-        for name, section in sorted(self._all, key=lambda pair: pair[0] not in _READERS):
+        for name, section in sorted(self._all, key=_place):
             doing: Callable[[Section], None] | None = getattr(self, f"_{name}", None)
             if name in _KEYS:
                 doing = self._keys
@@ -127,7 +126,7 @@ class _Options:
             raise section.error("the files are read already: give one of the read_ alone.")
         if isinstance(section.content, Mapping):
             check(section, name)
-        if section.get("include_path_column", False):
+        if section.get("include_path_column", False) and "Path" not in self._dropped():
             raise self._without(section, "include_path_column", "the path is no column here")
         self.options["format"] = _READERS[name]
 
@@ -173,10 +172,23 @@ class _Options:
         check(section, "columns")
         self.options[option] = _list(section.content)
 
+    def _dropped(self) -> list[str]:
+        contents = [section.content for name, section in self._all if name == "drop_columns"]
+        return [column for content in contents for column in _list(content)]
+
     def _drop_columns(self, section: Section) -> None:
-        raise section.error(
-            "it is not supported: name those that stay with keep_columns, or drop them in run()."
-        )
+        """Leave out keys of the paths: their places in the paths may then hold anything."""
+        check(section, "columns")
+        keys = self.options.get("partition_format", "")
+        for column in _list(section.content):
+            if column != "Path" and f"{{{column}}}" not in keys:
+                raise section.error(
+                    f"{column!r} is not supported: name those that stay with keep_columns, or "
+                    "drop it in run()."
+                )
+            keys = keys.replace(f"{{{column}}}", "*")
+        if keys:
+            self.options["partition_format"] = keys
 
     def _convert_column_types(self, section: Section) -> None:
         if self._format != "csv" or self.options.get("header", "") is None:
@@ -200,6 +212,8 @@ class _Options:
             self.options |= {"date_format": formats} if formats else {}
 
     def _keys(self, section: Section) -> None:
+        if section.get("partition_format") is not None:  # both forms are written
+            section = section.child("partition_format")
         check(section, "partition_format")
         content = section.content
         if isinstance(content, Mapping):  # {day:yyyy/MM/dd}, which YAML takes for a mapping
@@ -207,6 +221,12 @@ class _Options:
                             for key, value in content.items())  # fmt: skip
             content = f"{{{text}}}"
         self.options["partition_format"] = content
+
+
+def _place(transformation: tuple[str, Section]) -> int:
+    """How the files are read comes first, and what is left out of it last."""
+    name, _ = transformation
+    return 0 if name in _READERS else 2 if name == "drop_columns" else 1
 
 
 def _list(value: Any) -> list[str]:

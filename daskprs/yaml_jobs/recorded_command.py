@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ __all__ = ["RecordedCommand"]
 _LOG = "logs/std_log.txt"
 _RECORD = ".daskprs/command.json"
 _LOCK = ".daskprs/command.lock"
+_MODULES = str(Path(__file__).parent / "modules")
 
 
 @dataclass
@@ -102,7 +105,7 @@ class RecordedCommand(Command):
         self._make_room()
         self._write({"status": "Running"})
         folder = self.code or self.folder
-        return Call(self.text, folder, self.folder / _LOCK, self.variables)
+        return Call(self.text, folder, self.folder / _LOCK, {**_found(), **self.variables})
 
     def _make_room(self) -> None:
         """Begin with empty outputs; what somebody else has put there is never removed."""
@@ -148,3 +151,12 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _found() -> dict[str, str]:
+    """Let scripts import what is not installed, and often imported for nothing."""
+    if importlib.util.find_spec("mltable") is not None:
+        return {}
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [os.path.abspath(folder) for folder in folders if folder]
+    return {"PYTHONPATH": os.pathsep.join([*path, _MODULES])}

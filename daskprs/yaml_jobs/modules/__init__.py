@@ -1,0 +1,1 @@
+"""What the scripts of commands can import besides what is installed."""
