@@ -10,6 +10,7 @@ from job_files import Place
 
 from daskprs import ConfigError
 from daskprs.yaml_jobs.modules import mltable
+from daskprs.yaml_jobs.parallel_job import ParallelJob
 
 PARTITION = """\
 import os, sys
@@ -113,6 +114,15 @@ def test_partitions_that_a_command_has_written_with_the_names_of_their_files(pla
     rows = place.lines("job.outputs/mean/means/parallel_run_step.txt")
     columns = ["day", "sold", "store", "brand"]
     assert rows == [f"1/a 3.0 {columns} DEBUG", f"1/b 3.0 {columns} DEBUG"]
+
+
+def test_an_option_of_azure_ml_may_lack_its_last_letter(place: Place) -> None:
+    """As in the page about such jobs; there is no other that it could mean."""
+    flags = "--allowed_failed_percen 30 --resource_monitor_interva 20"
+    place.write("job.yml", JOBS.replace("--column", f"{flags} --column"))
+    step = place.load("job.yml").steps["mean"]
+    assert isinstance(step, ParallelJob)
+    assert step.config.allowed_failed_percent == 30
 
 
 def test_a_setting_that_is_an_input_with_data_is_told(place: Place) -> None:

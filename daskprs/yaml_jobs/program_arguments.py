@@ -77,8 +77,8 @@ class ProgramArguments:
         at = 0
         while at < len(given):
             flag, mark, value = given[at].partition("=")
+            flag = _meant(section, flag, script_texts)
             if flag not in FLAGS:
-                _check(section, flag, script_texts)
                 words.append(given[at])
                 at += 1
                 continue
@@ -98,15 +98,17 @@ def _names(script_texts: str, flag: str) -> bool:
     return re.search(rf"""["']{re.escape(flag)}["']""", script_texts) is not None
 
 
-def _check(section: Section, flag: str, script_texts: str) -> None:
-    if not _WORD.fullmatch(flag) or _names(script_texts, flag):
-        return
+def _meant(section: Section, flag: str, script_texts: str) -> str:
+    """Complete an option of Azure ML that lacks its last letters, as argparse does there."""
+    if flag in FLAGS or not _WORD.fullmatch(flag) or _names(script_texts, flag):
+        return flag
     word = flag.lower().replace("-", "_").replace("__", "--", 1)
     close = difflib.get_close_matches(word, FLAGS, n=1, cutoff=0.85)
-    if close:
+    if close and not close[0].startswith(flag):
         raise section.error(
             f"{flag} is no option of the script, nor of a parallel job: did you mean {close[0]}?"
         )
+    return close[0] if close else flag
 
 
 def _typed(section: Section, flag: str, setting: str, text: str) -> Any:
