@@ -47,7 +47,6 @@ from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_
 
 __all__ = ["Driver"]
 
-BUDGET_SECONDS = 2.0
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
 MOST_EARLY = 64
@@ -248,7 +247,8 @@ class Driver:
 
     def _arguments(self, session: Session, work: Group) -> tuple[Any, ...]:
         told = (session.name, packed(work.mini_batches), self._limits, self._stop_at_failure)
-        return (*told, BUDGET_SECONDS, work.frame)
+        budget = 2 * self._sizer.seconds(session.pulse.slots)
+        return (*told, budget, work.frame)
 
     def _submit_partitions(self, session: Session) -> None:
         """Submit the partitions of Dask dataframes at once: one by one, each costs a whole graph.
@@ -315,7 +315,7 @@ class Driver:
         for outcome in result.outcomes:
             self._take_outcome(outcome, by_index[outcome.index])
         seconds = sum(a.elapsed for o in result.outcomes for a in o.attempts)
-        self._sizer.saw(len(result.outcomes), seconds)
+        self._sizer.saw(len(result.outcomes), seconds, session.pulse.slots)
         if result.init_failure is not None:
             raise InitFailedError(
                 "the entry script could not be started in three fresh processes: "

@@ -6,12 +6,12 @@ A preload of `dask worker`. The driver, the scheduler, the worker and its plugin
 import os
 import time
 
-from daskprs import script_host, worker
+from daskprs import attempts, slots
 from daskprs.entry_process.wire import Rows
 from daskprs.outcomes import Attempt, Outcome
 
 
-def sleep(host, slot, mini_batch, limits):
+def sleep(host, slot, mini_batch, limits, **_):
     seconds = float(os.environ["SIMULATED_SECONDS"])
     started = time.time()
     time.sleep(seconds)
@@ -28,5 +28,5 @@ def sleep(host, slot, mini_batch, limits):
 
 
 def dask_setup(dask_worker):
-    worker.try_mini_batch = sleep
-    script_host.Slot.process = lambda slot: None
+    attempts.try_mini_batch = sleep
+    slots.Slot.process = lambda slot: None

@@ -1,0 +1,56 @@
+"""How many mini-batches ride in one task."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskprs.window import GROUP_SECONDS, MOST_IN_GROUP, TASKS_PER_SECOND, GroupSizer
+
+
+def grown(each: float, slots: int, tasks: int = 20) -> GroupSizer:
+    """Let a sizer see tasks of mini-batches that take `each` seconds."""
+    sizer = GroupSizer()
+    for _ in range(tasks):
+        count = sizer.size(None, slots)
+        sizer.saw(count, count * each, slots)
+    return sizer
+
+
+def test_a_group_grows_by_doubling() -> None:
+    sizes = [grown(0.001, 2, tasks).size(None, 2) for tasks in range(5)]
+    assert sizes == [1, 2, 4, 8, 16]
+
+
+def test_a_group_makes_about_a_second_of_work_on_a_small_cluster() -> None:
+    assert grown(0.01, 8).size(None, 8) == 100
+    assert grown(0.6, 8).size(None, 8) == 1
+    assert grown(3600.0, 8).size(None, 8) == 1
+    assert grown(1e-6, 8).size(None, 8) == MOST_IN_GROUP
+
+
+def test_a_large_cluster_does_not_get_more_tasks_than_a_scheduler_takes() -> None:
+    for slots in (500, 1000, 4000):
+        size = grown(1.0, slots).size(None, slots)
+        assert slots / size <= TASKS_PER_SECOND
+        assert GroupSizer.seconds(slots) >= size
+
+
+def test_the_last_mini_batches_are_shared_by_all_processes() -> None:
+    sizer = grown(0.001, 2)
+    assert [sizer.size(left, 2) for left in (100_000, 400, 40, 4, 1, 0)] == [1000, 100, 10, 1, 1, 1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1000), st.floats(0, 1e6))),
+    st.integers(0, 5000),
+    st.one_of(st.none(), st.integers(0, 10**7)),
+)
+def test_a_group_is_never_empty_and_never_larger_than_allowed(
+    seen: list[tuple[int, float]], slots: int, left: int | None
+) -> None:
+    sizer = GroupSizer()
+    for count, seconds in seen:
+        sizer.saw(count, seconds, slots)
+    assert 1 <= sizer.size(left, slots) <= MOST_IN_GROUP
+    assert GroupSizer.seconds(slots) >= GROUP_SECONDS
