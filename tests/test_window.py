@@ -32,7 +32,7 @@ def test_a_group_makes_about_a_second_of_work_on_a_small_cluster() -> None:
 def test_a_large_cluster_does_not_get_more_tasks_than_a_scheduler_takes() -> None:
     for slots in (500, 1000, 4000):
         size = grown(1.0, slots).size(None, slots)
-        assert slots / size <= TASKS_PER_SECOND
+        assert slots / (size + 1) < TASKS_PER_SECOND  # rounded down
         assert GroupSizer.seconds(slots) >= size
 
 
