@@ -33,7 +33,7 @@ WRONG = [
      "need one another"),
     ("mode: direct", "mode: directly", 17, "'directly' Did you mean 'direct'?"),
     ("type: uri_file", "type: uri_fil", 24, "'uri_fil' Did you mean 'uri_file'?"),
-    ("path: azureml://datastores", "path: abfs://datastores", 25, "outputs are folders of this"),
+    ("path: azureml://datastores", "path: abfs://datastores", 25, "an expression in a url is not"),
     ("${{inputs.input_data}}", "${{inputs.input_dat}}", 27, "did you mean 'input_data'?"),
     ("input_data: ${{inputs.input_data}}", "input_data: ./iris-mltable", 27,
      "'./iris-mltable' write ${{inputs.NAME}}"),

@@ -133,10 +133,7 @@ class CommandJob(Step):
             folder=spec.folder,
             code=None if spec.get("code") is None else self._code(),
             root=self._root,
-            targets={
-                name: (Path(output.path), output.file_name is None, output.is_own)
-                for name, output in spec.outputs.items()
-            },
+            targets=spec.outputs,
             inputs=states,
             variables=variables(spec),
             timeout=None if timeout is None else float(timeout),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from daskprs.listing import is_local
 from daskprs.yaml_jobs.checking import nearest
 from daskprs.yaml_jobs.documents import Section
 from daskprs.yaml_jobs.expressions import whole
@@ -74,17 +75,17 @@ def _placed(section: Section, name: str, kind: str | None, folder: Path, root: P
             "${{parent.outputs.NAME}}."
         )
     kind = section.get("type", kind or "uri_folder")
-    path, is_own = section.get("path"), True
+    path, is_own, url = section.get("path"), True, None
     if path is not None and not path.startswith("azureml:"):
-        if "://" in path:
-            raise section.error(
-                f"{path!r} is not accepted: outputs are folders of this machine, such as results; "
-                "--output says where they begin.",
-                "path",
-            )
-        place = root / Path(path).expanduser()
-        folder, is_own = (place.parent if kind == "uri_file" else place), False
-    if kind != "uri_file":
-        return Output(name, kind, folder, None, is_own)
-    file_name = PurePosixPath(path).name if path else name
-    return Output(name, kind, folder, file_name or name, is_own)
+        if is_local(path):
+            place = root / Path(path.removeprefix("file://")).expanduser()
+            folder, is_own = (place.parent if kind == "uri_file" else place), False
+        elif "${{" in path:
+            raise section.error("an expression in a url is not filled in: write its value.", "path")
+        else:
+            url = path
+    file_name = None
+    if kind == "uri_file":
+        file_name = (PurePosixPath(path).name if path else "") or name
+    is_direct = url is not None and section.get("mode") == "direct"
+    return Output(name, kind, folder, file_name, is_own, url, is_direct)

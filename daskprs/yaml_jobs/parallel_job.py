@@ -18,6 +18,7 @@ from daskprs.entry_script import EntryScriptSource
 from daskprs.exceptions import ConfigError
 from daskprs.pipelines import DataPath, Datastore, Model, ParallelStep, StepOutput
 from daskprs.step import ParallelRunStep
+from daskprs.yaml_jobs.copies import copy_output
 from daskprs.yaml_jobs.documents import Section
 from daskprs.yaml_jobs.expressions import Reference, substitute, whole, without_missing
 from daskprs.yaml_jobs.jobs import JobSpec
@@ -153,7 +154,10 @@ class Settings:
         if reference is None or reference.scope != "outputs":
             raise where.error(f"{text!r} is not accepted: write ${{{{outputs.NAME}}}}.")
         [self.rows_name] = reference.names
-        return self.spec.outputs[self.rows_name]
+        # Its own writing is ours, whatever the mode.
+        rows = replace(self.spec.outputs[self.rows_name], is_direct=False)
+        self.spec.outputs[self.rows_name] = rows
+        return rows
 
     def config(self, compute_target: str | None) -> ParallelRunConfig:
         """Make the settings of the run.
@@ -249,7 +253,8 @@ class ParallelJob(ParallelStep):
         self._sources.publish(self.spec)
         self.unpublish()
         for output in self.spec.outputs.values():
-            output.folder.mkdir(parents=True, exist_ok=True)
+            if not output.is_direct:
+                output.folder.mkdir(parents=True, exist_ok=True)
         return self.prepare(config, places)
 
     def prepare(
@@ -308,7 +313,18 @@ class ParallelJob(ParallelStep):
             target.unlink()
 
     def publish(self) -> None:
-        """Show the rows of a completed run in its output; a second time does nothing."""
+        """Show the rows of a completed run in its output; a second time does nothing.
+
+        Raises
+        ------
+        WriteFailedError
+            An output cannot be copied to its url.
+        """
+        self._show_rows()
+        for output in self.spec.outputs.values():
+            copy_output(output, self.spec.folder)
+
+    def _show_rows(self) -> None:
         target, source = self._published, self.spec.folder / self.config.append_row_file_name
         if target is None or not source.exists():
             return
@@ -330,8 +346,13 @@ class ParallelJob(ParallelStep):
 
     @property
     def published(self) -> str | None:
-        """Path of the rows in their output."""
-        return None if self._published is None else str(self._published)
+        """Where the rows are in their output."""
+        if self._published is None or self.job_settings.rows is None:
+            return None
+        url, is_folder = self.job_settings.rows.url, self.job_settings.rows.file_name is None
+        if url is None:
+            return str(self._published)
+        return f"{url.rstrip('/')}/{self._published.name}" if is_folder else url
 
 
 def variables(spec: JobSpec) -> dict[str, str]:

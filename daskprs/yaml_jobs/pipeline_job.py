@@ -15,7 +15,9 @@ from daskprs.pipelines import Datastore, Pipeline, PipelineRun, Workspace
 from daskprs.pipelines.command_run import CommandRun
 from daskprs.plan import Plan
 from daskprs.run import ParallelRun
+from daskprs.targets import check_software, open_target
 from daskprs.yaml_jobs.command_job import CommandJob
+from daskprs.yaml_jobs.copies import check_store
 from daskprs.yaml_jobs.jobs import JobFile, JobSpec
 from daskprs.yaml_jobs.parallel_job import ParallelJob
 from daskprs.yaml_jobs.sources import Sources
@@ -46,7 +48,7 @@ class PipelineJob:
     """
 
     def __init__(self, file: JobFile, scheduler: str | None = None) -> None:
-        self.file = file
+        self.file, self._scheduler = file, scheduler
         store = Datastore("outputs", str(file.folder))
         sources = Sources(file.jobs)
         names = _step_names(file.jobs)
@@ -97,14 +99,28 @@ class PipelineJob:
                     return None
                 raise
 
+    def _check_elsewhere(self) -> None:
+        """Look whether the scheduler and the stores of outputs can be reached."""
+        parallel = [step for step in self.steps.values() if isinstance(step, ParallelJob)]
+        if self._scheduler is not None and parallel:
+            with open_target(self._scheduler, parallel[0].config) as target:
+                check_software(target.client)
+        for spec in self.file.jobs.values():
+            for output in spec.outputs.values():
+                if output.url is not None:
+                    with _located(spec):
+                        check_store(output)
+
     def submit(self) -> JobRun:
         """Start the jobs, one after another, in the background.
 
         Raises
         ------
         UsageError
-            The folder of the outputs cannot be used, or is in use.
+            The folder of the outputs cannot be used, or is in use; so a store of outputs, or the
+            scheduler.
         """
+        self._check_elsewhere()
         folder = OutputFolder(self.file.folder)
         folder.make()
         folder.write(WORKSPACE_MARK, b"Outputs of jobs that daskprs has run.\n")
@@ -169,7 +185,8 @@ class JobRun:
     def outputs(self, name: str) -> list[tuple[str, str]]:
         """Tell the outputs of a parallel job, and where they are."""
         step = self.job.steps[name]
-        found = {key: output.path for key, output in self.job.file.jobs[name].outputs.items()}
+        given = self.job.file.jobs[name].outputs
+        found = {key: output.url or output.path for key, output in given.items()}
         if isinstance(step, ParallelJob) and step.published is not None:
             found[step.job_settings.rows_name] = step.published
         return list(found.items())

@@ -20,6 +20,8 @@ from daskprs.output_folder import OutputFolder
 from daskprs.pipelines.command_run import Call, Command
 from daskprs.pipelines.file_states import code_state, folder_state
 from daskprs.wording import counted
+from daskprs.yaml_jobs.copies import copy_output
+from daskprs.yaml_jobs.values import Output
 
 __all__ = ["RecordedCommand"]
 
@@ -42,7 +44,7 @@ class RecordedCommand(Command):
     root : Path
         Of all outputs: no part of the code.
     targets : mapping
-        Paths of the outputs; whether each is a folder, and of this job alone.
+        Names of outputs to them.
     inputs : list
         What is known of the files that it reads.
     """
@@ -52,7 +54,7 @@ class RecordedCommand(Command):
     folder: Path
     code: Path | None
     root: Path
-    targets: Mapping[str, tuple[Path, bool, bool]]
+    targets: Mapping[str, Output]
     inputs: list[Any] = field(default_factory=list)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
@@ -89,7 +91,15 @@ class RecordedCommand(Command):
         self._files.write(_RECORD, json_text(record, indent=2).encode())
 
     def _output_states(self) -> dict[str, dict[str, list[int]]]:
-        return {name: folder_state(path) for name, (path, _, _) in self.targets.items()}
+        return {name: folder_state(output.local) for name, output in self._written().items()}
+
+    def _written(self) -> dict[str, Output]:
+        """Those that are on this machine."""
+        return {name: output for name, output in self.targets.items() if not output.is_direct}
+
+    def _copy(self) -> None:
+        for output in self.targets.values():
+            copy_output(output, self.folder)
 
     def is_done(self) -> bool:
         before, code = self._earlier, self._code_before
@@ -99,7 +109,10 @@ class RecordedCommand(Command):
             return False
         written = set(before["written"])
         same = {name: state for name, state in code.items() if name not in written}
-        return bool(same == before["code"] and before["outputs"] == self._output_states())
+        if same != before["code"] or before["outputs"] != self._output_states():
+            return False
+        self._copy()
+        return True
 
     def begin(self) -> Call:
         self._make_room()
@@ -109,9 +122,9 @@ class RecordedCommand(Command):
 
     def _make_room(self) -> None:
         """Begin with empty outputs; what somebody else has put there is never removed."""
-        for name, (path, is_folder, is_own) in self.targets.items():
-            folder = path if is_folder else path.parent
-            if is_own and folder.is_dir() and any(folder.iterdir()):
+        for name, output in self._written().items():
+            folder = output.folder
+            if output.is_own and folder.is_dir() and any(folder.iterdir()):
                 if not self._earlier:
                     raise OutputError(
                         f"the folder {str(folder)!r} of the output {name!r} is not empty, and no "
@@ -121,6 +134,7 @@ class RecordedCommand(Command):
             folder.mkdir(parents=True, exist_ok=True)
 
     def finish(self) -> None:
+        self._copy()
         # What it has written beside its own code is no change of the code.
         code, after = self._code_before, self._code_now()
         own = sorted(name for name, state in after.items() if code.get(name) != state)
@@ -138,10 +152,10 @@ class RecordedCommand(Command):
 
     def outputs(self) -> dict[str, str]:
         told = {}
-        for name, (path, is_folder, _) in self.targets.items():
-            count = len(folder_state(path)) if is_folder else None
-            more = "" if count is None else f" ({counted(count, 'file', 'files')})"
-            told[name] = f"{path}{more}"
+        for name, output in self.targets.items():
+            told[name] = output.path if output.url is None else output.url
+            if output.file_name is None and not output.is_direct:
+                told[name] += f" ({counted(len(folder_state(output.local)), 'file', 'files')})"
         return told
 
 

@@ -67,6 +67,10 @@ class Output:
         Of the file in it, where it is one.
     is_own : bool
         Whether the folder is that of this output alone, below the folder of all outputs.
+    url : str or None
+        Where it is copied to when its job has completed.
+    is_direct : bool
+        The job writes to the url by itself.
     """
 
     name: str
@@ -74,11 +78,18 @@ class Output:
     folder: Path
     file_name: str | None
     is_own: bool
+    url: str | None = None
+    is_direct: bool = False
+
+    @property
+    def local(self) -> Path:
+        """The folder or the file of this machine."""
+        return self.folder if self.file_name is None else self.folder / self.file_name
 
     @property
     def path(self) -> str:
         """What an expression for it becomes."""
-        return str(self.folder if self.file_name is None else self.folder / self.file_name)
+        return str(self.url if self.is_direct else self.local)
 
 
 def literal(section: Section, declared: dict[str, Any]) -> Literal:
