@@ -24,7 +24,7 @@ from daskprs.store_calls import one_line
 __all__ = ["Lock", "OutputFolder"]
 
 _THREADS = 16
-_UNFINISHED = f"{WORK}/unfinished"
+_UNFINISHED = "unfinished"
 _Result = TypeVar("_Result")
 
 
@@ -138,12 +138,14 @@ class OutputFolder:
         self._files.touch(self._path(name), data)
 
     def new(self, name: str) -> NewFile:
-        """Begin a file of any size, which appears when it is committed. One at a time."""
-        return self._files.new(self._path(name), self._path(_UNFINISHED))
+        """Begin a file of any size, which appears when it is committed."""
+        temporary = f"{WORK}/{_UNFINISHED}-{uuid.uuid4().hex}"
+        return self._files.new(self._path(name), self._path(temporary))
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed process has left of a `new` file."""
-        self.remove(_UNFINISHED)
+        """Remove what killed processes have left of `new` files."""
+        left = [name for name in self.sizes(WORK) if name.startswith(_UNFINISHED)]
+        self.remove_all(f"{WORK}/{name}" for name in left)
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, or None where there is none."""

@@ -40,7 +40,6 @@ class RowStore(StoreKind):
     ----------
     folder : OutputFolder
     name : str
-        Of the output file.
     output_format : {"text", "csv", "jsonl", "parquet"} or None
         None: summary_only, only the journal is kept.
 
@@ -56,7 +55,7 @@ class RowStore(StoreKind):
 
     def __init__(self, folder: OutputFolder, name: str, output_format: str | None) -> None:
         if name == WORK:
-            raise OutputError(f"{name!r} cannot be the output's name: the journal is in it.")
+            raise OutputError(f"{name!r} cannot be the name of the output: the journal is in it.")
         self.folder, self.name, self.output_format = folder, name, output_format
         self.journal: Journal | None = None
         self.before_commit: Callable[[], None] = lambda: None
@@ -239,6 +238,7 @@ class RowStore(StoreKind):
             self._shape_changed(journal)
         journal.records.append(*record)
         self._lines.append(record_line(record))
+        self._buffered += len(self._lines[-1])
         self._buffer(payload)
         return record
 

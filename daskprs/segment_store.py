@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from daskprs.exceptions import OutputError
@@ -39,6 +40,8 @@ __all__ = ["SegmentStore"]
 
 SEGMENTS = f"{WORK}/segments"
 _CACHE_BYTES = 128 << 20
+_READ_AT_ONCE = 256
+_WRITTEN_AT_ONCE = 1000
 
 
 class _Segment(NamedTuple):
@@ -121,9 +124,11 @@ class SegmentStore(RowStore):
             for name, number in numbers.items()
             if number is not None and name.endswith(".journal")
         )
-        names = [f"{SEGMENTS}/{name}.journal" for name in found]
-        for name, data in zip(found, self.folder.each(self.folder.read, names), strict=True):
-            self._take(journal, name, data or b"", sizes.get(f"{name}.rows", 0))
+        for start in range(0, len(found), _READ_AT_ONCE):
+            some = found[start : start + _READ_AT_ONCE]
+            pieces = self.folder.each(self.folder.read, [_journal_of(name) for name in some])
+            for name, data in zip(some, pieces, strict=True):
+                self._take(journal, name, data or b"", sizes.get(f"{name}.rows", 0))
 
     def _take(self, journal: Journal, name: str, data: bytes, rows_size: int) -> None:
         piece = read_piece(data)
@@ -164,7 +169,7 @@ class SegmentStore(RowStore):
         if rows:
             self.folder.write(f"{SEGMENTS}/{name}.rows", rows)
         head = piece_head_line(len(lines), len(rows), journal.shape)
-        self.folder.write(f"{SEGMENTS}/{name}.journal", b"".join([head, *lines]))
+        self.folder.write(_journal_of(name), b"".join([head, *lines]))
         start = journal.records.nbytes - len(rows)
         self._segments.append(_Segment(name, start, len(rows)))
 
@@ -195,10 +200,14 @@ class SegmentStore(RowStore):
     # The end
 
     def _mark_finished(self, journal: Journal, facts: Mapping[str, Any], size: int | None) -> None:
-        lines = [header_line(journal), shape_line(journal.shape, 0)]
-        lines += map(record_line, journal.records)
-        lines.append(finished_line(facts, size, journal.rows))
-        self.folder.write(JOURNAL, b"".join(lines))
+        with self.folder.new(JOURNAL) as new:
+            new.write(header_line(journal) + shape_line(journal.shape, 0))
+            lines = map(record_line, journal.records)
+            while some := b"".join(islice(lines, _WRITTEN_AT_ONCE)):
+                new.write(some)
+            new.write(finished_line(facts, size, journal.rows))
+            new.finish()
+            new.commit()
 
     def _forget_rows(self, journal: Journal) -> None:
         self._put_away_rows(journal)
@@ -210,6 +219,10 @@ class SegmentStore(RowStore):
 
     def close(self) -> None:
         self._cache.clear()
+
+
+def _journal_of(name: str) -> str:
+    return f"{SEGMENTS}/{name}.journal"
 
 
 def _number(name: str, run: str) -> int | None:

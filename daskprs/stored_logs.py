@@ -15,6 +15,8 @@ from daskprs.store_calls import one_line
 
 __all__ = ["StoredLogs"]
 
+_MOST_AT_ONCE = 16 << 20
+
 
 class StoredLogs:
     """Copies files of a local folder into an output folder, where no file can grow.
@@ -82,8 +84,18 @@ class StoredLogs:
             self._folder.remove(name)
             del self._sent[name]
         elif state is not None and self._sent.get(name) != state:
-            self._folder.write(name, path.read_bytes())
+            self._write(name, path, state[0])
             self._sent[name] = state
+
+    def _write(self, name: str, path: Path, nbytes: int) -> None:
+        if nbytes <= _MOST_AT_ONCE:
+            self._folder.write(name, path.read_bytes())
+            return
+        with path.open("rb") as stream, self._folder.new(name) as new:
+            while data := stream.read(1 << 20):
+                new.write(data)
+            new.finish()
+            new.commit()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
+import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -16,6 +18,7 @@ from output_runs import (
     NAME,
     PLAN,
     content,
+    key_of,
     missing_in,
     outcome,
     rows_in,
@@ -289,6 +292,37 @@ def test_a_long_run_makes_ever_larger_segments(memory: OutputFolder) -> None:
     store.close()
     assert segments < 6000
     assert store.flush_seconds == 50
+
+
+def test_many_mini_batches_without_rows_are_written_before_they_fill_the_memory(
+    memory: OutputFolder,
+) -> None:
+    store = start(memory, None)
+    store.flush_bytes = 10_000
+    for index in range(1000):
+        store.add(outcome(index, [], None))
+        if store.flush_is_due:
+            break
+    assert 100 < index < 500
+    store.close()
+
+
+def test_the_journal_of_a_finished_run_is_not_put_together_in_memory(tmp_path: Path) -> None:
+    options = {"path": str(tmp_path), "target_protocol": "file"}
+    store = start(OutputFolder("dir://out", options), None)
+    assert store.journal is not None
+    for index in range(100_000):
+        store.journal.records.append(index, key_of(index), 0, 1, 1)
+    tracemalloc.start()
+    store.publish(None, ENDED)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    store.close()
+    assert (tmp_path / "out" / JOURNAL).stat().st_size > 3_000_000
+    assert most < 6_000_000  # as for ten times as many
+    loaded = open_store(OutputFolder("dir://out", options), NAME, None).load()
+    assert loaded is not None
+    assert loaded.finished == ENDED
 
 
 def test_rows_in_order_are_read_once_from_each_segment(
