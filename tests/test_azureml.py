@@ -60,7 +60,6 @@ USED = {
     "from azureml.core import ScriptRunConfig as A": ("A(script='a.py')", "take a PythonScriptStep"),
     "from azureml.pipeline.core import PublishedPipeline as A": ("A.list(1)", "start it from cron"),
     "from azureml.pipeline.steps import AutoMLStep as A": ("A()", "a library of your choice"),
-    "from azureml.data.data_reference import DataReference as A": ("A()", "register a datastore"),
     "from azureml.core.webservice import Webservice as A": ("A.deploy()", "no web services"),
     "import azureml.train.automl as A": ("A.AutoMLConfig()", "a library of your choice"),
     "from azureml.train.automl.runtime import AutoMLStep as A": ("A()", "a library of your choice"),

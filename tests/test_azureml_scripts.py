@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,53 @@ def test_what_has_no_meaning_here_is_taken_or_refused_with_a_word(
         step(driver, "", runconfig="config")
     with pytest.raises(ConfigError, match=r"script='nowhere\.py' is not accepted"):
         PythonScriptStep("nowhere.py")
+
+
+@pytest.mark.parametrize("form", ["DataReference", "DataPath", "Datastore"])
+def test_a_path_of_a_datastore_is_an_input_as_before_there_were_datasets(
+    form: str, driver: Driver
+) -> None:
+    from azureml.data.data_reference import DataReference
+
+    driver.store.upload(str(driver.files("a", "b")), "pictures")
+    if form == "DataReference":
+        given = DataReference(driver.store, "pictures", "pictures").as_mount()
+    elif form == "DataPath":
+        given = driver.store.path("pictures").as_download()
+    else:
+        given = driver.store.as_mount()
+    text = """
+import os, sys
+from azureml.core import Run
+[name] = Run.get_context().input_datasets
+assert os.environ["AZUREML_DATAREFERENCE_" + name] == sys.argv[1]
+print(name, sorted(os.listdir(sys.argv[1])))
+"""
+    run = done(driver, step(driver, text, inputs=[given], arguments=[given]))
+    told = "workspaceblobstore ['azureml', 'pictures']"
+    assert log_of(run).rstrip().replace("'azureml', ", "") in (
+        told.replace("'azureml', ", ""), "pictures ['a', 'b']",
+    )  # fmt: skip
+
+
+def test_a_script_knows_the_keys_of_datastores_that_this_process_knows(driver: Driver) -> None:
+    """And nothing that is written or told has them."""
+    key = "c2VjcmV0IGtleSBvZiBhIHN0b3Jl"
+    driver.ws._native.datastores.register("far", "memory://far", {"account_key": key})
+    text = f"""
+import hashlib
+from azureml.core import Datastore, Run
+options = Datastore.get(Run.get_context().experiment.workspace, "far")._native.storage_options
+print(hashlib.sha256(options["account_key"].encode()).hexdigest() == {sha256(key)!r})
+"""
+    run = done(driver, step(driver, text))
+    assert log_of(run) == "True\n"
+    found = [path.read_bytes() for path in driver.folder.rglob("*") if path.is_file()]
+    assert not any(key.encode() in content for content in found)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # What workers register

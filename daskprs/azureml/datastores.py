@@ -177,6 +177,14 @@ class Datastore(Partial):
         )
         return len(made)
 
+    def as_mount(self) -> Any:
+        """Take the whole datastore as an input of a step."""
+        return self.path().as_mount()
+
+    def as_download(self, path_on_compute: str | None = None) -> Any:
+        """Take the whole datastore as an input of a step."""
+        return self.path().as_mount()
+
     def set_as_default(self) -> None:
         self.workspace.set_default_datastore(self.name)
 
@@ -215,6 +223,16 @@ class DataPath(Partial):
         self._native = native.DataPath(
             None if datastore is None else datastore._native, self.path_on_datastore
         )
+
+    def as_mount(self) -> Any:
+        """Take it as an input of a step."""
+        from daskprs.azureml.data_references import DataReference
+
+        return DataReference.create(self.name, self)
+
+    def as_download(self, path_on_compute: str | None = None, overwrite: bool = False) -> Any:
+        """Take it as an input of a step."""
+        return self.as_mount()
 
     def __repr__(self) -> str:
         return repr(self._native)

@@ -106,9 +106,8 @@ class Model(Partial):
         models = workspace._native.models
         found: builtins.list[Model] = []
         wanted = _tags(tags)
-        for known in models if name is None else [name]:
-            versions = builtins.list(reversed(models.versions(known)))
-            for model in versions[:1] if latest else versions:
+        for known in models.all().values() if name is None else [models.versions(name)]:
+            for model in known[-1:] if latest else reversed(known):
                 if all(model.tags.get(tag) == value for tag, value in wanted.items()):
                     found.append(Model._of(workspace, model))
         return found

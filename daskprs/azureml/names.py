@@ -73,7 +73,7 @@ MODULES: dict[str, dict[str, str]] = {
     "azureml.data": {**_DATASETS, **_OUTPUTS, "DataType": "data_types:DataType"},
     "azureml.data.abstract_datastore": {"AbstractDatastore": "datastores:Datastore"},
     "azureml.data.azure_storage_datastore": {"AzureBlobDatastore": "datastores:Datastore"},
-    "azureml.data.data_reference": {},
+    "azureml.data.data_reference": {"DataReference": "data_references:DataReference"},
     "azureml.data.datapath": {"DataPath": "datastores:DataPath"},
     "azureml.data.dataset_consumption_config": _CONSUMPTION,
     "azureml.data.dataset_factory": {
@@ -129,7 +129,6 @@ _OWN_PROCESS = "take a PythonScriptStep"
 _NO_LOGIN = "leave it out: a workspace is a folder, and there is nothing to log in to"
 _NO_SERVICE = "keep the script that makes the pipeline, and start it from cron or another scheduler"
 _NO_WEB = "daskprs has no web services"
-_REGISTER = "register a datastore, and give (datastore, path) or datastore.path(...)"
 _TRAIN = "train with a library of your choice"
 _IN_RUN = f"{_TRAIN}, in run() or in a script of its own"
 _CLUSTER = "register an AmlCompute, which stands for a Dask cluster"
@@ -138,7 +137,6 @@ _FILES = "copy the files with datastore.upload_files, or by a script of your own
 _INSTEAD = {
     "AutoMLConfig": _IN_RUN,
     "AutoMLStep": _IN_RUN,
-    "DataReference": _REGISTER,
     "DataTransferStep": _FILES,
     "DockerSection": "leave it out: workers run in the images that their cluster has",
     "Keyvault": "set an environment variable, and read os.environ",

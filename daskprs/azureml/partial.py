@@ -11,6 +11,10 @@ from typing import Any
 __all__ = ["Partial", "refuse"]
 
 _NOTHING = "see docs/migrating-from-azureml.md for what is there"
+_PUBLISH = (
+    "keep the script that makes the pipeline, and start it from cron or the like; in one process, "
+    "the same pipeline can be submitted again, also with other pipeline_parameters"
+)
 _INSTEAD = {
     "as_hdfs": "take as_mount() or as_download()",
     "drop_columns": "take keep_columns with the others",
@@ -20,7 +24,8 @@ _INSTEAD = {
     "get_metrics": "read logs/user/metrics of the run's logs",
     "get_portal_url": "look at the Dask dashboard, or at run.wait_for_completion(show_output=True)",
     "mount": "take download(), or open the files with fsspec",
-    "publish": "keep the script that makes the pipeline, and start it from cron or the like",
+    "publish": _PUBLISH,
+    "publish_pipeline": _PUBLISH,
     "random_split": "choose the files or rows in a script of your own",
     "take_sample": "choose the files or rows in a script of your own",
     "to_csv_files": "write them with dask.dataframe, or by a step with output_format='csv'",

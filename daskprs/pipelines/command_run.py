@@ -169,8 +169,13 @@ class CommandRun:
         self, show_output: bool = False, timeout: float | None = None, raise_on_error: bool = True
     ) -> str:
         """Wait until it has ended; see `ParallelRun.wait_for_completion`."""
+        if show_output and not self._ended.is_set():
+            sys.stderr.write(f"{self.command.name}: Running\n")
         if not self._ended.wait(timeout):
             raise TimeoutError(f"the command {self.command.name!r} has not ended in time.")
+        if show_output:
+            how = "reused" if self._is_reused else f"{self._seconds:.1f} s"
+            sys.stderr.write(f"{self.command.name}: {self.status} ({how})\n")
         if self._error is not None and raise_on_error:
             raise self._error.with_traceback(None) from None
         return self.status

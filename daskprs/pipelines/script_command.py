@@ -64,9 +64,11 @@ class ScriptCommand(Command):
         self.name, self.timeout = step.name, step.timeout
         self._step, self._launch, self._workspace = step, launch, launch.workspace
         self._inputs = ScriptInputs(step, launch)
-        launch.secrets = Secrets(self._inputs.options(), self._inputs.urls(), step.variables)
         default = self._workspace.datastores.default
         self._fresh = {one: one.place(default, launch.run_id) for one in step.outputs}
+        options = [self._workspace.folder.storage_options, *self._inputs.options()]
+        options += [place.storage_options for place in self._fresh.values()]
+        launch.secrets = Secrets(options, self._inputs.urls(), step.variables)
         self._reuse = Records(self._workspace.folder, "reuse")
         self._key = self._identity()
         earlier = None

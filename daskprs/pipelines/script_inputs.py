@@ -53,7 +53,12 @@ class _Source:
     path: str = ""
 
     def state(self) -> list[Any]:
-        return [found for url in self.urls for found in input_state(url, self.options)]
+        try:
+            return [found for url in self.urls for found in input_state(url, self.options)]
+        except InputNotFoundError:
+            if os.path.isdir(self.url):  # a script may take a folder that is empty
+                return []
+            raise
 
 
 class ScriptInputs:
