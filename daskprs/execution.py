@@ -135,7 +135,7 @@ class Execution:
         """Work until the end, whatever it is; nothing is raised."""
         with ExitStack() as keeping:
             error = self._what_goes_wrong(keeping)
-            if error is not None and self._is_begun and not self._lock.is_lost:
+            if error is not None and self._is_begun:
                 error = self._leave_partial(error)
             self.error = error
             self.report.status = _status_after(error)
@@ -339,20 +339,22 @@ class Execution:
         report.take(tally, *self._totals(tally))
         report.kept = self._kept.mini_batches.total
         report.seconds = time.monotonic() - self._began
-        report.output_file = None
-        if self.job.output_format is not None:
-            if report.status == "Completed":
-                report.output_file = self.job.secrets.hide(self.store.final_url)
-            elif self._has_partial and (report.status == "Running" or tally.mini_batches.succeeded):
-                report.output_file = self.job.secrets.hide(self.store.partial_url)
+        url = None
+        if report.status == "Completed" and self.job.output_format is not None:
+            url = self.store.final_url
+        elif self._has_partial and (report.status == "Running" or tally.mini_batches.succeeded):
+            url = self.store.partial_url
+        report.output_file = url and self.job.secrets.hide(url)
 
     def _leave_partial(self, error: BaseException) -> BaseException:
         """Keep the rows of a run that did not complete, and say where they are."""
+        self._has_partial = False
+        if self._lock.is_lost:
+            return error
         if isinstance(error, WriteFailedError):
             self.job.folder.be_brief()
         with contextlib.suppress(DaskprsError, OSError):
             self.store.flush()
-        self._has_partial = False
         with contextlib.suppress(DaskprsError, OSError):
             self._has_partial = self.store.show_partial()
         kept = (self._tally + self._kept).mini_batches.succeeded

@@ -116,6 +116,7 @@ def test_a_run_whose_folder_was_taken_stops_while_it_waits_for_results(workplace
     with pytest.raises(WriteFailedError, match="was taken over by another run"):
         run.wait_for_completion(timeout=20)
     assert not (workplace.output / "logs/job_result.txt").exists()
+    assert run.report.output_file is None
 
 
 HOLDER = """
