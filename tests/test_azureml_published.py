@@ -144,3 +144,101 @@ def test_other_yaml_is_no_settings(driver: Driver) -> None:
     Path("config.yml").write_text("node_count: 1\n")
     with pytest.raises(UsageError, match="no settings under 'parallel_run_config'"):
         ParallelRunConfig.load_yaml(driver.ws, "config.yml")
+
+
+def test_the_sizes_of_machines_are_that_of_this_one(driver: Driver) -> None:
+    from azureml.core.compute import AmlCompute
+
+    [here] = AmlCompute.supported_vmsizes(driver.ws)
+    assert here["vCPUs"] >= 1
+
+
+@pytest.mark.parametrize("place", ["dev.runconfig", ".azureml/dev.runconfig"])
+def test_the_environment_of_a_run_configuration_is_read(place: str, driver: Driver) -> None:
+    from azureml.core import RunConfiguration
+    from azureml.pipeline.steps import ParallelRunConfig
+
+    driver.config()
+    file = Path(place)
+    file.parent.mkdir(exist_ok=True)
+    file.with_name("conda.yml").write_text("dependencies:\n- pip:\n  - pandas\n")
+    file.write_text(
+        "script: train.py\ntarget: cpu-cluster\nenvironment:\n  name: mine\n"
+        "  environmentVariables: {A: '1'}\n  python: {condaDependenciesFile: conda.yml}\n"
+    )
+    read = RunConfiguration.load(path=".", name="dev")
+    assert (read.script, read.target) == ("train.py", "cpu-cluster")
+    config = ParallelRunConfig(read.environment, "score.py", 1, source_directory="scripts")
+    assert config.environment._native.packages == ("pandas",)
+    assert config.environment.environment_variables == {"A": "1"}
+    assert RunConfiguration.load(place).environment.name == "mine"
+    with pytest.raises(UsageError, match=r"no run configuration at \."):
+        RunConfiguration.load(".", "other")
+
+
+# Pipelines and outputs
+
+
+def test_the_steps_that_a_step_needs_are_brought_in(driver: Driver) -> None:
+    """Those whose outputs it reads, and those that run before it; unless that is not wanted."""
+    from azureml.core import Dataset
+    from azureml.data import OutputFileDatasetConfig
+    from azureml.pipeline.core import Pipeline, PipelineData
+    from azureml.pipeline.steps import ParallelRunStep, PythonScriptStep
+
+    Path("make.py").write_text("import sys\nopen(sys.argv[1] + '/a.txt', 'w').write('abc')")
+    Path("first.py").write_text("print('first')")
+    made = OutputFileDatasetConfig("made")
+    first = PythonScriptStep("first.py", "first", source_directory=".")
+    make = PythonScriptStep("make.py", "make", arguments=[made], source_directory=".")
+    make.run_after(first)
+    step = ParallelRunStep("sizes", driver.config(), [made.as_input("made")], PipelineData("out"))
+    run = driver.submit(step)
+    assert run.wait_for_completion(show_output=False) == "Completed"
+    assert [one.name for one in run.get_steps()] == ["first", "make", "sizes"]
+    assert driver.rows(run, "sizes") == ["a.txt,3"]
+    with pytest.raises(UsageError, match="needs the output 'made', which no step"):
+        Pipeline(driver.ws, [step], resolve_closure=False)
+    data = Dataset.File.from_files(str(driver.files("a")))
+    other = ParallelRunStep("other", driver.config(), [data], PipelineData("out"))
+    assert len(Pipeline(driver.ws, [other])._native.steps) == 1
+
+
+def test_an_output_may_be_given_as_what_the_next_step_reads(driver: Driver) -> None:
+    from azureml.core import Dataset
+    from azureml.pipeline.core import PipelineData
+    from azureml.pipeline.core.pipeline_output_dataset import PipelineOutputFileDataset
+    from azureml.pipeline.steps import ParallelRunStep
+
+    script = """
+import os, sys
+def run(mini_batch):
+    for path in mini_batch:
+        with open(os.path.join(sys.argv[1], os.path.basename(path)), "w") as copy:
+            copy.write("copied")
+    return mini_batch
+"""
+    data = Dataset.File.from_files(str(driver.files("a", "b")))
+    between = PipelineOutputFileDataset(PipelineData("between"))
+    between = between.register(name="copies", create_new_version=True)
+    config = driver.config(script, "copy.py", output_action="summary_only")
+    first = ParallelRunStep("first", config, [data], between, arguments=[between])
+    second = ParallelRunStep("second", driver.config(), [between], PipelineData("out"))
+    run = driver.submit(second, first)
+    run.wait_for_completion(show_output=False)
+    assert driver.rows(run, "second") == ["a,6", "b,6"]
+    assert sorted(Dataset.get_by_name(driver.ws, "copies").to_path()) == ["/a", "/b"], "no logs"
+
+
+def test_rows_are_registered_as_the_table_that_the_next_step_would_read(driver: Driver) -> None:
+    from azureml.core import Dataset
+    from azureml.data import OutputFileDatasetConfig
+    from azureml.pipeline.steps import ParallelRunStep
+
+    output = OutputFileDatasetConfig("sizes", destination=(driver.store, "sizes"))
+    output.read_delimited_files(header=False).register_on_complete(name="table")
+    data = Dataset.File.from_files(str(driver.files("a", "b")))
+    run = driver.submit(ParallelRunStep("step", driver.config(), [data], output))
+    run.wait_for_completion(show_output=False)
+    table = Dataset.get_by_name(driver.ws, "table").to_pandas_dataframe()
+    assert sorted(table["Column2"]) == [1, 2]

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import psutil
+from dask.system import CPU_COUNT
+
 from daskprs.azureml.errors import ComputeTargetException
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.workspaces import Workspace
+from daskprs.gpus import visible_gpus
 from daskprs.pipelines.compute import ComputeTarget as NativeTarget
 
 __all__ = ["AmlCompute", "AmlComputes", "ComputeTarget", "target_of"]
@@ -107,6 +111,15 @@ class AmlCompute(Partial):
         limits: dict[str, Any] = {"min_nodes": min_nodes, "max_nodes": max_nodes}
         note = {"vm_size": vm_size, "vm_priority": vm_priority}
         return _Provisioning(NativeTarget("configuration", **limits), note)
+
+    @staticmethod
+    def supported_vmsizes(
+        workspace: Workspace, location: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Tell of the one that there is: this machine."""
+        memory = psutil.virtual_memory().total / 2**30
+        gpus = len(visible_gpus())
+        return [{"name": "local", "vCPUs": CPU_COUNT, "gpus": gpus, "memoryGB": memory}]
 
     @property
     def name(self) -> str:

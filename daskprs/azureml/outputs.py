@@ -11,19 +11,43 @@ from daskprs.azureml.datasets import delimited_options
 from daskprs.azureml.datastores import DataPath
 from daskprs.azureml.partial import refuse
 from daskprs.pipelines import outputs as native
+from daskprs.pipelines.base import Step
 
 __all__ = [
     "OutputFileDatasetConfig",
     "OutputTabularDatasetConfig",
     "PipelineData",
     "PipelineOutputFileDataset",
+    "as_output",
+    "set_producer",
 ]
 
 _KEYS = "take partition_format for keys in the paths"
 
 
+def as_output(value: Any) -> Any:
+    """Return the output itself, where it is given as what the next step reads."""
+    return value.output if isinstance(value, native.OutputFiles) else value
+
+
 class _AsInput(native.OutputFiles):
     """The output of a step as an input; how it gets there is the same for all."""
+
+    def register(
+        self, name: str, create_new_version: bool = True, tags: Mapping[str, str] | None = None
+    ) -> Any:
+        """Register what is read as a dataset when the step has completed."""
+        self.output.register_as, self.output.register_how = name, self
+        return self
+
+    def register_on_complete(
+        self,
+        name: str,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Register what is read as a dataset when the step has completed."""
+        return self.register(name)
 
     def as_named_input(self, name: str) -> Any:
         return type(self)(self.output, self.kind, self.options, name, self.pattern)
@@ -72,6 +96,12 @@ class PipelineOutputFileDataset(_AsInput):
     ) -> OutputTabularDatasetConfig:
         refuse(include_path=(include_path, _KEYS))
         return _parquet(self.output, partition_format, _with_ending(file_extension))
+
+
+def set_producer(step: Step) -> None:
+    """Let the outputs of a step know it: a pipeline brings in the steps that it needs."""
+    for output in step.outputs:
+        output.producer = step  # type: ignore[attr-defined]
 
 
 class PipelineData(native.StepOutput):

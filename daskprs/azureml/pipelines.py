@@ -42,6 +42,8 @@ class Pipeline(Partial):
     description : str, optional
     default_datastore : Datastore, optional
         For outputs that name no other.
+    resolve_closure : bool
+        Bring in the steps that these need.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Pipeline(Partial):
         **kwargs: object,
     ) -> None:
         self.workspace = workspace
-        given = _listed(steps)
+        given = _with_needed(_listed(steps)) if resolve_closure else _listed(steps)
         store = getattr(default_datastore, "_native", default_datastore)
         for step in given:
             for output in step.outputs if isinstance(step, Step) else ():
@@ -85,6 +87,18 @@ class Pipeline(Partial):
             continue_on_step_failure=continue_on_step_failure,
             regenerate_outputs=regenerate_outputs,
         )
+
+
+def _with_needed(steps: list[Any]) -> list[Any]:
+    """Add the steps whose outputs are read, and those that are to run before."""
+    found = list(steps)
+    for step in found:  # which grows
+        if isinstance(step, Step):
+            producers = [getattr(output, "producer", None) for output in step.needs()]
+            for needed in (*producers, *step.after):
+                if needed is not None and needed not in found:
+                    found.append(needed)
+    return found
 
 
 def _settle(step: ParallelStep, workspace: Workspace) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from daskprs.azureml.consumption import as_input
 from daskprs.azureml.environments import CondaDependencies, Environment
-from daskprs.azureml.outputs import OutputFileDatasetConfig
+from daskprs.azureml.outputs import OutputFileDatasetConfig, as_output, set_producer
 from daskprs.azureml.partial import Partial, refuse
-from daskprs.exceptions import ConfigError
+from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines.script_step import ScriptStep
 
 __all__ = ["DockerConfiguration", "PythonScriptStep", "RunConfiguration"]
@@ -63,6 +65,34 @@ class RunConfiguration(Partial):
         self.docker: Any = None
         self.node_count = 1
 
+    @staticmethod
+    def load(path: str | os.PathLike[str], name: str | None = None) -> RunConfiguration:
+        """Read a ``.runconfig`` file, or the one of that name in a folder or its ``.azureml``.
+
+        Raises
+        ------
+        UserErrorException
+            There is none.
+        """
+        import yaml
+
+        file = _find_file(Path(path), f"{name}.runconfig")
+        told = yaml.safe_load(file.read_text("utf-8")) or {}
+        made = RunConfiguration(told.get("script"), told.get("arguments"), told.get("framework"))
+        made.target = told.get("target")
+        if told.get("environment"):
+            made.environment = Environment._of_definition(told["environment"], file.parent)
+        made.environment_variables = dict(told.get("environmentVariables") or {})
+        return made
+
+
+def _find_file(path: Path, name: str) -> Path:
+    places = [path, path / name, path / ".azureml" / name]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UsageError(f"there is no run configuration at {os.fspath(path)}.")
+
 
 class PythonScriptStep(ScriptStep):
     """A script that is run once, on the machine that submits the pipeline.
@@ -114,7 +144,7 @@ class PythonScriptStep(ScriptStep):
             variables[f"AML_PARAMETER_{key}"] = str(value)
         listed = [as_input(value) for value in inputs or ()]
         given = [as_input(value) for value in arguments or ()]
-        written = list(outputs or ())
+        written = [as_output(value) for value in outputs or ()]
         for value in given:
             is_output = isinstance(value, OutputFileDatasetConfig)
             if is_output and not any(value is one for one in (*written, *listed)):
@@ -131,3 +161,4 @@ class PythonScriptStep(ScriptStep):
             allow_reuse=allow_reuse,
             azure_compatible=True,
         )
+        set_producer(self)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskprs import config as native
 from daskprs.azureml.consumption import PipelineParameter, as_input
+from daskprs.azureml.outputs import as_output, set_producer
 from daskprs.azureml.partial import Partial
 from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines.parameters import PipelineParameter as NativeParameter
@@ -192,18 +193,21 @@ class ParallelRunStep(ParallelStep):
         if not isinstance(parallel_run_config, ParallelRunConfig):
             raise ConfigError.of("parallel_run_config", parallel_run_config, "a ParallelRunConfig")
         listed = inputs if isinstance(inputs, list | tuple) else [inputs]
+        output = as_output(output)
+        given = [as_input(value) for value in arguments or ()]
         super().__init__(
             name,
             parallel_run_config._native,
             [as_input(value) for value in listed],
             output,
             side_inputs=[as_input(value) for value in side_inputs or ()],
-            arguments=[as_input(value) for value in arguments or ()],
+            arguments=[output if as_output(value) is output else value for value in given],
             allow_reuse=allow_reuse,
             models=[as_input(model) for model in models or ()],
             parameters=parallel_run_config._parameters_now,
             azure_compatible=True,
         )
+        set_producer(self)
 
 
 class ContribParallelRunStep(ParallelRunStep):

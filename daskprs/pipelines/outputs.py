@@ -57,6 +57,7 @@ class StepOutput:
         if datastore is not None and not isinstance(datastore, Datastore):
             raise ConfigError.of("datastore", datastore, "a Datastore, such as ws.datastores['x']")
         self.datastore, self.path, self.register_as = datastore, path, register_as
+        self.register_how: OutputFiles | None = None  # else as files
 
     def as_files(
         self,
@@ -91,6 +92,12 @@ class StepOutput:
         path = self.path or "azureml/{run-id}/{output-name}"
         path = path.replace("{run-id}", run_id).replace("{output-name}", self.name)
         return DataPath(self.datastore or default, path.strip("/"))
+
+    def registered_data(self, place: DataPath) -> Data:
+        """Describe the dataset that it becomes, without the logs that a run leaves beside it."""
+        if self.register_how is None and not _has_logs(place):
+            return Data.files(place)
+        return (self.register_how or OutputFiles(self)).data(place)
 
     @property
     def is_fixed(self) -> bool:
@@ -139,7 +146,7 @@ class OutputFiles:
         return f"OutputFiles({self.output.name!r}, {self.kind})"
 
 
-def _names(place: DataPath) -> list[str]:
+def _all_names(place: DataPath) -> list[str]:
     import fsspec
 
     fs, root = fsspec.core.url_to_fs(place.url, **place.storage_options)
@@ -148,8 +155,16 @@ def _names(place: DataPath) -> list[str]:
         found = fs.ls(root, detail=False)
     except FileNotFoundError:
         return []
-    names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
+    return [str(path).rstrip("/").rpartition("/")[2] for path in found]
+
+
+def _names(place: DataPath) -> list[str]:
+    names = _all_names(place)
     return sorted(name for name in names if name not in _NOT_DATA and not name.startswith("."))
+
+
+def _has_logs(place: DataPath) -> bool:
+    return not set(_NOT_DATA).isdisjoint(_all_names(place)) and bool(_names(place))
 
 
 def _checked(pattern: object) -> str | None:

@@ -19,7 +19,6 @@ import psutil
 from daskprs.exceptions import RunCanceledError
 from daskprs.pipelines.base import Launch, Step
 from daskprs.pipelines.command_run import CommandRun
-from daskprs.pipelines.data import Data
 from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.records import Records
@@ -169,7 +168,7 @@ class Submission:
             self._tell(step.name, command=run.report.facts())
         for output in step.outputs if status == "Completed" else ():
             if output.register_as is not None:
-                data = Data.files(self._places[output])
+                data = output.registered_data(self._places[output])
                 self._workspace.datasets.register(data, output.register_as)
         return status
 
