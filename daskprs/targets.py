@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import queue
 import re
@@ -226,6 +225,8 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
     import dask
     from distributed import Client, LocalCluster
 
+    from daskprs.dashboard import SCHEDULER_OPTIONS, QuietWorker, add_dashboard, is_available
+
     def connected(cluster: LocalCluster) -> Client:
         with dask.config.set(_FEW_MESSAGES):
             return Client(cluster, set_as_default=False)
@@ -244,10 +245,13 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
             dashboard_address=_dashboard_address(),
             worker_dashboard_address="127.0.0.1:0",
             silence_logs=False,
+            scheduler_kwargs=SCHEDULER_OPTIONS if is_available() else None,
+            worker_class=QuietWorker if is_available() else None,
         )
     with _QUIET, cluster, connected(cluster) as client:
         dashboard = None
-        if importlib.util.find_spec("bokeh") is not None:
+        if is_available():
+            add_dashboard(cluster)
             port = cluster.scheduler.services["dashboard"].port
             dashboard = f"http://127.0.0.1:{port}/status"
         yield client, dashboard
