@@ -367,6 +367,9 @@ def test_what_a_run_logs_is_a_line_of_json_each() -> None:
             run.log_row("scores", fold=1, r2=0.25)
             run.log_table("t", {"a": [1, 2]})
             run.parent.log("of the parent", 1)
+            with run.child_run(name="part") as child:
+                child.log("of a part", child.parent.id)
+            assert child.id != run.id
             run.tag("kind", "test")
             run.flush()
             return mini_batch
@@ -381,6 +384,7 @@ def test_what_a_run_logs_is_a_line_of_json_each() -> None:
         ("log_row", "scores", {"fold": 1, "r2": 0.25}),
         ("log_table", "t", {"a": [1, 2]}),
         ("log", "of the parent", 1),
+        ("log", "of a part", "t"),
         ("tag", "kind", "test"),
     ]
     assert lines[0]["description"] == "d"

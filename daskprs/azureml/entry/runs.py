@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -219,8 +220,18 @@ class Run(Partial):
         for key, value in properties.items():
             self._write("property", key, value)
 
+    def child_run(self, name: str | None = None, run_id: str | None = None, **_: object) -> Run:
+        """Give a run of its own to a part of the work: what is logged and kept has its id."""
+        return self._make(run_id or f"{self.id}_{uuid.uuid4().hex[:8]}", self.experiment, self)
+
     def complete(self, **_: object) -> None:
         """Do nothing: the run has ended when its script has."""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.complete()
 
     def flush(self, timeout_seconds: float = 300) -> None:
         """Return at once: every line is written when it is logged."""
