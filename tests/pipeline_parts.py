@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from daskprs import ParallelRunConfig
-from daskprs.pipelines import ParallelStep, PipelineRun, StepOutput, Workspace
+from daskprs.pipelines import (
+    ParallelStep,
+    Pipeline,
+    PipelineRun,
+    ScriptStep,
+    StepOutput,
+    Workspace,
+)
 
 SIZES = """
 import os
@@ -49,3 +56,25 @@ def rows(run: PipelineRun, step: str, target: Path) -> list[str]:
     output = run.find_step_run(step)[0].get_output_data()
     found = output.download(target, overwrite=True)
     return sorted(line for path in found for line in path.read_text("utf-8").splitlines())
+
+
+def script(yard: Yard, text: str, name: str = "make.py") -> Path:
+    path = yard.folder / "steps" / Path(name).stem / name  # what is beside it is a part of it
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def made(yard: Yard, text: str, *arguments: Any, name: str = "make", **more: Any) -> ScriptStep:
+    return ScriptStep(name, script(yard, text, f"{name}.py"), list(arguments), **more)
+
+
+def completed(yard: Yard, *steps: Any, **parameters: Any) -> Any:
+    run = Pipeline(yard.workspace, list(steps)).submit("test", parameters)
+    run.wait_for_completion(timeout=60)
+    return run
+
+
+def log_of(run: Any, step: str, folder: Path) -> str:
+    [one] = run.find_step_run(step)
+    return one.download_file("logs/std_log.txt", folder / "log.txt").read_text("utf-8")

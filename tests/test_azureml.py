@@ -57,7 +57,7 @@ def test_a_name_that_is_not_supported_says_so_and_what_to_use(line: str, opened:
 
 
 USED = {
-    "from azureml.core import ScriptRunConfig as A": ("A(script='a.py')", "take a PythonScriptStep"),
+    "from azureml.core import ScriptRunConfig as A": ("A(script='a')", "take a PythonScriptStep"),
     "from azureml.pipeline.core import PublishedPipeline as A": ("A.list(1)", "start it from cron"),
     "from azureml.pipeline.steps import AutoMLStep as A": ("A()", "a library of your choice"),
     "from azureml.core.webservice import Webservice as A": ("A.deploy()", "no web services"),

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.azureml.consumption import as_input
+from daskprs.azureml.interactive_runs import InteractiveRun
 from daskprs.azureml.partial import Partial
 from daskprs.azureml.pipelines import Pipeline
 from daskprs.azureml.workspaces import Workspace
 from daskprs.exceptions import ConfigError, UsageError
 from daskprs.pipelines import outputs
 from daskprs.pipelines import runs as native
+from daskprs.pipelines.step_runs import StepRun as NativeStepRun
 
 __all__ = ["Experiment", "PipelineRun", "PortDataReference", "StepRun"]
 
@@ -53,6 +55,10 @@ class Experiment(Partial):
             regenerate_outputs=regenerate_outputs,
         )
         return PipelineRun._of(self, run)
+
+    def start_logging(self, **kwargs: object) -> InteractiveRun:
+        """Start a run that is this code itself: it logs, and keeps files and models."""
+        return InteractiveRun(self)
 
     def get_runs(self, **kwargs: object) -> Iterator[PipelineRun]:
         """Give all runs, the latest first."""
@@ -173,7 +179,7 @@ class PipelineRun(Partial):
 class StepRun(Partial):
     """The run of a step, in that of a pipeline."""
 
-    def __init__(self, parent: PipelineRun, step: native.StepRun) -> None:
+    def __init__(self, parent: PipelineRun, step: NativeStepRun) -> None:
         self.parent, self.experiment, self._native = parent, parent.experiment, step
 
     @property

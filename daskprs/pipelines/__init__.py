@@ -8,9 +8,10 @@ from daskprs.pipelines.models import Model
 from daskprs.pipelines.outputs import OutputFiles, StepOutput, WrittenOutput
 from daskprs.pipelines.parameters import PipelineParameter
 from daskprs.pipelines.pipeline import Pipeline
-from daskprs.pipelines.runs import Experiment, PipelineRun, StepRun
+from daskprs.pipelines.runs import Experiment, PipelineRun
 from daskprs.pipelines.script_step import ScriptStep
 from daskprs.pipelines.secrets import EnvironmentSecret
+from daskprs.pipelines.step_runs import StepRun
 from daskprs.pipelines.steps import NamedInput, ParallelStep
 from daskprs.pipelines.workspace import Workspace
 

@@ -75,7 +75,10 @@ class ScriptCommand(Command):
         if step.allow_reuse and not launch.regenerates:
             earlier = self._earlier()
         self._is_done = earlier is not None
-        self._places = earlier or self._fresh
+        self._places = earlier if earlier is not None else self._fresh
+        for place in self._places.values():
+            if is_local(place.url):  # also one that an earlier run has left empty
+                Path(place.url).mkdir(parents=True, exist_ok=True)
         launch.places.update(self._places)
         self._files = RunFiles(self._workspace.folder, launch.run_id)
         self._scratch = Path()
@@ -140,9 +143,11 @@ class ScriptCommand(Command):
         if step.azure_compatible:
             self._metrics.parent.mkdir(parents=True, exist_ok=True)
         for output, place in self._places.items():
-            local = Path(place.url) if is_local(place.url) else scratch / "written" / output.name
-            local.mkdir(parents=True, exist_ok=True)
-            self._local[output] = local
+            if is_local(place.url):
+                self._local[output] = Path(place.url)
+            else:
+                self._local[output] = scratch / "written" / output.name
+                self._local[output].mkdir(parents=True)
         self._inputs.fetch(scratch / "inputs")
         work = scratch / "work"
         for name in _KEPT:
@@ -174,7 +179,11 @@ class ScriptCommand(Command):
         path = [os.path.abspath(folder) for folder in folders if folder]
         if step.script.parent != step.source_directory:
             path.insert(0, str(step.source_directory))
-        variables = {**kept_variables(workspace.folder.url), **self._launch.surroundings}
+        variables = {
+            "PYTHONIOENCODING": "utf-8",
+            **kept_variables(workspace.folder.url),
+            **self._launch.surroundings,
+        }
         if step.azure_compatible:
             path.insert(0, _AZURE_MODULES)
             variables |= {
@@ -206,6 +215,7 @@ class ScriptCommand(Command):
             return
         kill_marked(self._scratch)
         try:
+            _hide_in_file(self.log, self._launch.secrets)
             self._keep_files()
         except (DaskprsError, OSError) as error:
             logger.warning("the files of %r could not be kept: %s", self.name, error)
@@ -244,3 +254,13 @@ def _state(place: DataPath) -> list[Any]:
 def _upload(folder: Path, url: str, options: dict[str, Any]) -> None:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     copy_files(relative_paths(files, folder), url, options, overwrite=True)
+
+
+def _hide_in_file(path: Path, secrets: Secrets) -> None:
+    """Take secrets out of a log that a script has written, line by line."""
+    if not secrets or not path.exists():
+        return
+    fresh = path.with_name(f"{path.name}.hidden")
+    with path.open("rb") as source, fresh.open("wb") as sink:
+        sink.writelines(map(secrets.hide_bytes, source))
+    os.replace(fresh, path)
