@@ -138,10 +138,8 @@ class Execution:
             if error is not None and self._is_begun:
                 error = self._leave_partial(error)
             self.error = error
-            self.report.status = _status_after(error)
-            self.report.message = (
-                say_completed(self._tally + self._kept) if error is None else _message(error)
-            )
+            message = say_completed(self._tally + self._kept) if error is None else _message(error)
+            self.report.status, self.report.message = _status_after(error), message
             with contextlib.suppress(Exception):
                 self._tell_the_end()
             if self._stored_logs is not None:
