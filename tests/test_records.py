@@ -18,9 +18,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from output_runs import NAME, run
+from stores import new_store
 
 from daskprs import paged_file
 from daskprs.exceptions import WriteFailedError
+from daskprs.output_folder import OutputFolder
 from daskprs.paged_file import MOST_PAGES, PAGE, PagedFile
 from daskprs.records import Record, Records
 
@@ -163,3 +166,22 @@ def test_records_are_right_for_a_thread_that_reads_while_another_appends() -> No
             done.set()
             reader.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_a_run_that_finds_no_temporary_folder_stops_and_goes_on_later(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    with contextlib.ExitStack() as stack:
+        url = tmp_path / "out" if kind == "disk" else stack.enter_context(new_store(kind))
+        folder, plan = OutputFolder(url), [[f"row {index}"] for index in range(300)]
+        folder.make()
+        with small_pages(), monkeypatch.context() as full:
+            full.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+            with pytest.raises(WriteFailedError, match="TMPDIR"):
+                run(folder, "text", plan)
+        assert folder.size(NAME) is None
+        run(folder, "text", plan)
+        rows = (folder.read(NAME) or b"").decode().splitlines()
+        assert sorted(rows) == sorted(row for [row] in plan)
