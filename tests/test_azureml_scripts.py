@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,7 @@ def run(input_data):
 
 FORECAST = """
 import os
+import socket
 import joblib
 from azureml.core.model import Model
 from azureml.core.run import Run
@@ -393,5 +394,7 @@ def run(mini_batch):
     run = driver.submit(score)
     with pytest.raises(RunFailedError) as caught:
         run.wait_for_completion(show_output=False)
-    message = f"Model.register: the workspace '/nowhere/ws' cannot be reached from {os.uname()[1]}"
+    message = (
+        f"Model.register: the workspace '/nowhere/ws' cannot be reached from {socket.gethostname()}"
+    )
     assert f"{message}: put it where all machines see it" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Scripts as steps of a pipeline: before and after parallel steps, their inputs, and their reuse."""
+"""Scripts as steps of a pipeline: before and after parallel steps, inputs, outputs and reuse."""
 
 from __future__ import annotations
 

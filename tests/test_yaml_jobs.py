@@ -295,6 +295,13 @@ def test_a_script_that_fails_shows_its_own_traceback(place: Place) -> None:
         place.complete()
 
 
+def test_secrets_are_hidden_in_the_log_of_a_command(place: Place) -> None:
+    job = "type: command\ncommand: echo it is $MY_TOKEN\n"
+    place.write("job.yml", f"{job}environment_variables: {{MY_TOKEN: secret-of-ours}}\n")
+    place.complete("job.yml")
+    assert place.lines("job.outputs/job/logs/std_log.txt") == ["it is ***"]
+
+
 def test_what_is_in_a_store_is_fetched_for_a_command(place: Place) -> None:
     """Again when it has changed; the url itself where the mode is direct."""
     store = fsspec.filesystem("memory")

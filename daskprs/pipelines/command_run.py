@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from daskprs.exceptions import EntryScriptError, RunCanceledError, RunFailedError
 from daskprs.pipelines import keeper
+from daskprs.redaction import Secrets
 
 __all__ = ["Call", "Command", "CommandReport", "CommandRun", "last_words"]
 
@@ -137,6 +138,8 @@ class CommandRun:
     Parameters
     ----------
     command : Command
+    secrets : Secrets
+        To be kept out of its log.
 
     Attributes
     ----------
@@ -144,8 +147,8 @@ class CommandRun:
         Running, Completed, Failed or Canceled.
     """
 
-    def __init__(self, command: Command) -> None:
-        self.command, self.status = command, "Running"
+    def __init__(self, command: Command, secrets: Secrets) -> None:
+        self.command, self.status, self._secrets = command, "Running", secrets
         self._is_reused, self._seconds = False, 0.0
         self._error: BaseException | None = None
         self._ended, self._canceled = threading.Event(), threading.Event()
@@ -210,6 +213,8 @@ class CommandRun:
                 raise self._failed(code)
             command.finish()
         finally:
+            with contextlib.suppress(OSError):
+                _hide_in_file(command.log, self._secrets)
             command.close()
 
     def _call(self, call: Call, log: IO[bytes]) -> int:
@@ -269,3 +274,13 @@ def last_words(log: Path) -> str:
             first = starts.pop()
         return "\n".join(lines[first:])
     return ""
+
+
+def _hide_in_file(path: Path, secrets: Secrets) -> None:
+    """Take secrets out of a log that a command has written, line by line."""
+    if not secrets or not path.exists():
+        return
+    fresh = path.with_name(f"{path.name}.hidden")
+    with path.open("rb") as source, fresh.open("wb") as sink:
+        sink.writelines(map(secrets.hide_bytes, source))
+    os.replace(fresh, path)

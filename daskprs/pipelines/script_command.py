@@ -215,7 +215,6 @@ class ScriptCommand(Command):
             return
         kill_marked(self._scratch)
         try:
-            _hide_in_file(self.log, self._launch.secrets)
             self._keep_files()
         except (DaskprsError, OSError) as error:
             logger.warning("the files of %r could not be kept: %s", self.name, error)
@@ -254,13 +253,3 @@ def _state(place: DataPath) -> list[Any]:
 def _upload(folder: Path, url: str, options: dict[str, Any]) -> None:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     copy_files(relative_paths(files, folder), url, options, overwrite=True)
-
-
-def _hide_in_file(path: Path, secrets: Secrets) -> None:
-    """Take secrets out of a log that a script has written, line by line."""
-    if not secrets or not path.exists():
-        return
-    fresh = path.with_name(f"{path.name}.hidden")
-    with path.open("rb") as source, fresh.open("wb") as sink:
-        sink.writelines(map(secrets.hide_bytes, source))
-    os.replace(fresh, path)

@@ -117,7 +117,8 @@ class ScriptStep(Step):
     @contextlib.contextmanager
     def start(self, launch: Launch) -> Iterator[CommandRun]:
         launch.note(check_environment(self.environment))
-        yield CommandRun(ScriptCommand(self, launch))
+        command = ScriptCommand(self, launch)
+        yield CommandRun(command, launch.secrets)
 
 
 def _find_script(script: object, folder: object) -> tuple[Path, Path]:

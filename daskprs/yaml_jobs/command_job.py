@@ -99,7 +99,7 @@ class CommandJob(Step):
         launch.places[self.output] = self.output.place(launch.workspace.datastores.default, "")
         launch.secrets = Secrets([], [], variables(self.spec))
         OutputFolder(self.spec.folder).make()
-        yield CommandRun(self.command())
+        yield CommandRun(self.command(), launch.secrets)
 
     def command(self) -> RecordedCommand:
         """Fill in the paths; fetch what is not on this machine.
