@@ -134,6 +134,19 @@ def test_a_bad_one_in_the_middle_is_tried_at_once_and_the_others_once(
     assert shared.calls("init") == processes
 
 
+def test_a_death_that_comes_before_its_turn_costs_a_try(shared: Hosted) -> None:
+    """The worker is slow, and asks for a mini-batch that has killed the process long ago."""
+    group = Group(shared)
+    mini_batches = [batch(0, "0-ok"), batch(1, "1-die"), batch(2, "2-ok")]
+    with shared.host.slot(5) as slot:
+        tried = try_mini_batches(shared.host, slot, mini_batches, Limits(2, 5, 30), False, 100)
+        found = [next(tried)]
+        time.sleep(0.3)
+        found += tried
+    assert statuses(found) == ["RUN_DONE", "PROCESS_DIED,PROCESS_DIED", "RUN_DONE"]
+    assert group.calls[2:] == ["0-ok", "1-die", "1-die", "2-ok"]
+
+
 @pytest.mark.parametrize("what", ["raise", "short", "die"])
 def test_nothing_is_begun_after_a_failure_that_thresholds_have_to_know_of(
     shared: Hosted, what: str

@@ -46,10 +46,6 @@ class Conversation:
         """Whether mini-batches were sent that nobody has asked for yet."""
         return bool(self._sent)
 
-    @property
-    def has_answer(self) -> bool:
-        return self._channel.has_data
-
     def ask(
         self,
         piece: Any,

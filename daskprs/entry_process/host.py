@@ -350,8 +350,8 @@ class EntryProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked; what it has answered before its end counts."""
-        if self._lifeline >= 0 and (self._talk.has_answer or self._process.poll() is None):
+        """Whether `run` can be called: there it is told how far it came with what it was sent."""
+        if self.is_ahead or self._process.poll() is None:
             return True
         self.stop()  # what it has started may still be there
         return False

@@ -205,11 +205,6 @@ class Channel:
         self._sock.settimeout(timeout)
         self._sock.sendall(data)
 
-    @property
-    def has_data(self) -> bool:
-        """Whether at least a part of the next message is here already."""
-        return bool(self._ahead)
-
     def wait(self, timeout: float) -> bool:
         """Wait for at least a part of the next message; False where nothing came in time.
 
