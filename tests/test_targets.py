@@ -63,7 +63,9 @@ def listening() -> set[tuple[str, int]]:
     me = psutil.Process()
     found = set()
     for process in (me, *me.children(recursive=True)):
-        for connection in process.net_connections(kind="inet"):
+        # Its name before psutil 6.
+        connections = getattr(process, "net_connections", None) or process.connections
+        for connection in connections(kind="inet"):
             if connection.status == psutil.CONN_LISTEN:
                 found.add((connection.laddr.ip, connection.laddr.port))
     return found
