@@ -13,6 +13,9 @@ from azureml_parts import opened as opened
 
 from daskprs.exceptions import UsageError
 
+ALL_LOGINS = ("InteractiveLoginAuthentication", "AzureCliAuthentication", "MsiAuthentication",
+              "ServicePrincipalAuthentication")  # fmt: skip
+
 # Computes and environments
 
 
@@ -242,3 +245,87 @@ def test_rows_are_registered_as_the_table_that_the_next_step_would_read(driver: 
     run.wait_for_completion(show_output=False)
     table = Dataset.get_by_name(driver.ws, "table").to_pandas_dataframe()
     assert sorted(table["Column2"]) == [1, 2]
+
+
+def test_a_notebook_logs_and_registers_a_model_as_a_run_of_its_own(driver: Driver) -> None:
+    """Before the pipeline that uses the model."""
+    import io
+
+    from azureml.core import Experiment, Model
+
+    run = Experiment(workspace=driver.ws, name="train").start_logging(snapshot_directory=None)
+    run.log("AUC", 0.5)
+    for value in (1, 2, 3):
+        run.log("loss", value)
+        run.log_row("scores", fold=value, r2=value / 10)
+    run.log_list("all", [1, 2])
+    run.log_table("table", {"a": [1]})
+    run.tag("kind", "test")
+    Path("model.pkl").write_text("weights")
+    run.upload_file(name="outputs/model.pkl", path_or_stream="./model.pkl")
+    run.upload_file("notes.txt", io.BytesIO(b"notes"))
+    Path("folder").mkdir()
+    Path("folder/a.txt").write_text("a")
+    run.upload_folder("more", "folder")
+    assert run.get_file_names() == ["more/a.txt", "notes.txt", "outputs/model.pkl"]
+    run.download_file("notes.txt", "copy.txt")
+    assert Path("copy.txt").read_text() == "notes"
+    run.complete()
+    assert run.get_status() == "Completed"
+    metrics = run.get_metrics()
+    assert (metrics["AUC"], metrics["loss"], metrics["all"]) == (0.5, [1, 2, 3], [1, 2])
+    assert metrics["scores"]["fold"] == [1, 2, 3]
+    framework = Model.Framework.SCIKITLEARN
+    for path in ("outputs/model.pkl", "model.pkl", "more"):
+        model = run.register_model(
+            model_path=path,
+            model_name="net",
+            tags={"a": "b"},
+            properties={"AUC": metrics["AUC"]},
+            model_framework=framework,
+        )
+    assert (model.version, model.tags, model.properties) == (3, {"a": "b"}, {"AUC": "0.5"})
+    assert Path(Model.get_model_path("net", 1, driver.ws)).read_text() == "weights"
+    with pytest.raises(UsageError, match=r"'no\.pkl' is not there, and was not uploaded"):
+        run.register_model("net", "no.pkl")
+    with pytest.raises(ZeroDivisionError), run.child_run() as child:
+        child.log("x", 1 / 0)
+    assert child.status == "Failed"
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["InteractiveLoginAuthentication(tenant_id='t', force=True)", "AzureCliAuthentication()",
+     "ServicePrincipalAuthentication(tenant_id='t', service_principal_id='i', "
+     "service_principal_password='p')", "MsiAuthentication()"],
+)  # fmt: skip
+def test_logins_are_accepted_and_do_nothing(login: str, driver: Driver) -> None:
+    from azureml.core import Workspace, authentication
+
+    auth = eval(login, vars(authentication) | {n: getattr(authentication, n) for n in ALL_LOGINS})
+    assert Workspace.from_config(auth=auth).name == "w"
+    assert Workspace.get(name="w", subscription_id="s", resource_group="r", auth=auth).name == "w"
+    with pytest.raises(AttributeError, match="there is nothing to log in to"):
+        auth.get_authentication_header()
+
+
+def test_a_path_may_be_an_input_with_how_it_gets_there(driver: Driver) -> None:
+    """And a parameter: another path when the pipeline is submitted."""
+    from azureml.data.datapath import DataPath, DataPathComputeBinding
+    from azureml.pipeline.core import Pipeline, PipelineParameter
+    from azureml.pipeline.steps import PythonScriptStep
+
+    for name in ("one", "two"):
+        driver.store.upload(str(driver.files(name, folder=name)), f"paths/{name}")
+    Path("list.py").write_text("import os, sys\nprint(os.listdir(sys.argv[1]))")
+    paths = [DataPath(driver.store, f"paths/{name}") for name in ("one", "two")]
+    given = (PipelineParameter("path", paths[0]), DataPathComputeBinding(mode="mount"))
+    step = PythonScriptStep("list.py", "list", arguments=[given], inputs=[given])
+    pipeline = Pipeline(driver.ws, [step])
+    for values, expected in (({}, "['one']"), ({"path": paths[1]}, "['two']")):
+        run = pipeline.submit("test", pipeline_parameters=values)
+        assert run.wait_for_completion(show_output=False) == "Completed"
+        [only] = run.get_steps()
+        only.download_files(output_directory=expected)
+        told = [path.read_text() for path in Path(expected).rglob("*") if path.is_file()]
+        assert expected in "".join(told)

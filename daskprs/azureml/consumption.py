@@ -6,9 +6,11 @@ from typing import Any
 
 from daskprs.azureml.partial import Partial, refuse
 from daskprs.pipelines import parameters as native
+from daskprs.pipelines.data import Data
+from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.steps import NamedInput
 
-__all__ = ["DatasetConsumptionConfig", "PipelineParameter", "as_input"]
+__all__ = ["DataPathComputeBinding", "DatasetConsumptionConfig", "PipelineParameter", "as_input"]
 
 
 class PipelineParameter(native.PipelineParameter):
@@ -64,6 +66,31 @@ class DatasetConsumptionConfig(Partial):
         return f"DatasetConsumptionConfig({self.name!r}, {self.dataset!r})"
 
 
+class DataPathComputeBinding(Partial):
+    """How a path gets to a step, as the second of a pair: all the same here.
+
+    Parameters
+    ----------
+    mode : {"mount", "download", "upload"}
+    """
+
+    def __init__(
+        self,
+        mode: str = "mount",
+        path_on_compute: str | None = None,
+        overwrite: bool | None = False,
+    ) -> None:
+        refuse(path_on_compute=(path_on_compute, "the script is told the path"))
+        self.mode = mode
+
+
 def as_input(value: Any) -> Any:
     """Turn what a step of Azure ML takes into what `pipelines.ParallelStep` takes."""
-    return getattr(value, "_native", value)
+    if (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and isinstance(value[1], DataPathComputeBinding)
+    ):
+        value = value[0]
+    found = getattr(value, "_native", value)
+    return Data.files(found) if isinstance(found, DataPath) else found

@@ -15,7 +15,16 @@ from daskprs.exceptions import UsageError
 from daskprs.listing import is_local
 from daskprs.pipelines.models import Model as NativeModel
 
-__all__ = ["Model"]
+__all__ = ["Model", "ResourceConfiguration"]
+
+
+class ResourceConfiguration(Partial):
+    """What a model needs where it is a web service: accepted, and of no meaning here."""
+
+    def __init__(
+        self, cpu: float | None = None, memory_in_gb: float | None = None, gpu: int | None = None
+    ) -> None:
+        self.cpu, self.memory_in_gb, self.gpu = cpu, memory_in_gb, gpu
 
 
 class Model(Partial):
@@ -35,6 +44,17 @@ class Model(Partial):
     WebserviceException
         There is none.
     """
+
+    class Framework:
+        """Names of frameworks, which are accepted, and mean nothing here."""
+
+        CUSTOM = "Custom"
+        MULTI = "Multi"
+        ONNX = "Onnx"
+        PYTORCH = "PyTorch"
+        SCIKITLEARN = "ScikitLearn"
+        TENSORFLOW = "TensorFlow"
+        TFKERAS = "TfKeras"
 
     def __init__(
         self,

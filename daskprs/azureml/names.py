@@ -29,6 +29,12 @@ _ERRORS = {
     "UserErrorException": "errors:UserErrorException",
     "WebserviceException": "errors:WebserviceException",
 }
+_LOGINS = {
+    name: f"logins:{name}"
+    for name in ("ArmTokenAuthentication", "AzureCliAuthentication", "MsiAuthentication",
+                 "InteractiveLoginAuthentication", "ServicePrincipalAuthentication",
+                 "TokenAuthentication")
+}  # fmt: skip
 _CONSUMPTION = {"DatasetConsumptionConfig": "consumption:DatasetConsumptionConfig"}
 
 # module -> name in it -> where it is in this package
@@ -46,6 +52,7 @@ MODULES: dict[str, dict[str, str]] = {
         "Workspace": "workspaces:Workspace",
         "__version__": "workspaces:VERSION",
     },
+    "azureml.core.authentication": _LOGINS,
     "azureml.core.compute": _COMPUTE,
     "azureml.core.compute.amlcompute": {"AmlCompute": "computes:AmlCompute"},
     "azureml.core.compute_target": {
@@ -61,6 +68,9 @@ MODULES: dict[str, dict[str, str]] = {
     },
     "azureml.core.experiment": {"Experiment": "experiments:Experiment"},
     "azureml.core.model": {"Model": "models:Model"},
+    "azureml.core.resource_configuration": {
+        "ResourceConfiguration": "models:ResourceConfiguration"
+    },
     "azureml.core.run": {"Run": "script_runs:Run", "_OfflineRun": "entry.runs:OfflineRun"},
     "azureml.core.runconfig": {
         "CondaDependencies": "environments:CondaDependencies",
@@ -74,7 +84,10 @@ MODULES: dict[str, dict[str, str]] = {
     "azureml.data.abstract_datastore": {"AbstractDatastore": "datastores:Datastore"},
     "azureml.data.azure_storage_datastore": {"AzureBlobDatastore": "datastores:Datastore"},
     "azureml.data.data_reference": {"DataReference": "data_references:DataReference"},
-    "azureml.data.datapath": {"DataPath": "datastores:DataPath"},
+    "azureml.data.datapath": {
+        "DataPath": "datastores:DataPath",
+        "DataPathComputeBinding": "consumption:DataPathComputeBinding",
+    },
     "azureml.data.dataset_consumption_config": _CONSUMPTION,
     "azureml.data.dataset_factory": {
         "DataType": "data_types:DataType",
@@ -126,7 +139,6 @@ MODULES: dict[str, dict[str, str]] = {
 }
 
 _OWN_PROCESS = "take a PythonScriptStep"
-_NO_LOGIN = "leave it out: a workspace is a folder, and there is nothing to log in to"
 _NO_SERVICE = "keep the script that makes the pipeline, and start it from cron or another scheduler"
 _NO_WEB = "daskprs has no web services"
 _TRAIN = "train with a library of your choice"

@@ -20,6 +20,7 @@ _INSTEAD = {
     "drop_columns": "take keep_columns with the others",
     "filter": "filter the rows in run()",
     "from_sql_query": "read the table with dask.dataframe.read_sql_table, as an input of daskprs",
+    "get_authentication_header": "there is nothing to log in to: a workspace is a folder",
     "get_default_keyvault": "set an environment variable, and read os.environ",
     "get_metrics": "read logs/user/metrics of the run's logs",
     "get_portal_url": "look at the Dask dashboard, or at run.wait_for_completion(show_output=True)",
