@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -101,8 +102,18 @@ def pids(mark: Path) -> list[int]:
 
 
 def gone(pid: int) -> bool:
+    def is_gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return soon(is_gone)
+
+
+def soon(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -121,21 +132,25 @@ def test_a_canceled_run_ends_its_script_and_all_that_it_has_started(yard: Yard) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_script_ends_with_the_process_that_has_submitted_it(number: int, yard: Yard) -> None:
-    mark = yard.folder / "mark"
+    """With all that it has started, and the files that were for it alone."""
+    mark, temporary = yard.folder / "mark", yard.folder / "temporary"
+    temporary.mkdir()
     path = script(yard, SLOW.format(mark=str(mark)))
     program = f"""
 from daskprs.pipelines import Pipeline, ScriptStep, Workspace
 step = ScriptStep("slow", {str(path)!r})
 Pipeline(Workspace({str(yard.folder / "ws")!r}), [step]).submit("test").wait_for_completion()
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    first, other = pids(mark)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    started = pids(mark)
     os.kill(process.pid, number)
     process.wait(60)
-    assert gone(first)
-    if number == signal.SIGKILL:  # then nobody is left who knows of it
-        psutil.Process(other).kill()
-    assert gone(other)
+    assert all(map(gone, started))
+    assert soon(lambda: not list(temporary.iterdir()))
 
 
 def test_secrets_are_hidden_in_the_log_and_in_the_error(yard: Yard) -> None:

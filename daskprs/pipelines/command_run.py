@@ -39,12 +39,15 @@ class Call:
         Where it runs; the file that only one at a time holds.
     variables : mapping
         Environment variables besides ours.
+    scratch : Path or None
+        A private folder, by which all that it starts is known.
     """
 
     text: str
     folder: Path
     lock: Path
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scratch: Path | None = None
 
 
 class Command(ABC):
@@ -224,7 +227,7 @@ class CommandRun:
         # `python` in a command is the one that runs this.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         process = subprocess.Popen(
-            [*start, str(call.lock), call.text],
+            [*start, str(call.lock), call.text, *([str(call.scratch)] if call.scratch else ())],
             cwd=call.folder,
             env={**os.environ, "PATH": path, **call.variables},
             stdin=subprocess.PIPE,

@@ -1,7 +1,9 @@
 """Runs a command in a process of its own, and stops it when whoever wants it is gone.
 
-``python keeper.py LOCK COMMAND``: the command ends when the standard input of this process does.
-LOCK is a file that only one keeper at a time holds. It imports nothing but the standard library.
+``python keeper.py LOCK COMMAND [FOLDER]``: the command ends when the standard input of this process
+does. LOCK is a file that only one keeper at a time holds. FOLDER is the private folder of the
+command, which all that it starts has in its environment. Until a command is to be stopped, nothing
+is imported but the standard library.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ __all__ = ["main"]
 
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _WAIT = 10.0  # for a keeper that is just ending
+_MARK = "DASKPRS_ENTRY_PROCESS"  # as in entry_script_api
 
 
-def main(lock: str, command: str) -> int:
+def main(lock: str, command: str, folder: str = "") -> int:
     """Run a command to its end, or to that of standard input; return its exit code."""
+    parent = os.getppid()
     wanted = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + _WAIT
     while True:
@@ -44,6 +48,10 @@ def main(lock: str, command: str) -> int:
         readable, _, _ = select.select([0], [], [], 0.05)
         if readable and not os.read(0, 1):
             _stop(process)
+            if folder:
+                _kill_marked(folder)
+            if folder and os.getppid() != parent:  # nobody else is left to do so
+                shutil.rmtree(folder, ignore_errors=True)
             break
     return process.wait()
 
@@ -57,7 +65,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _kill_marked(folder: str) -> None:
+    """Kill what the command has started in groups of its own."""
+    try:
+        import psutil
+    except ImportError:  # of those that only this user has
+        return
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(_MARK) == folder:
+                process.kill()
+
+
 if __name__ == "__main__":
-    code = main(sys.argv[1], sys.argv[2])
+    code = main(*sys.argv[1:])
     # As a shell says it: a signal becomes 128 and its number.
     sys.exit(code if code >= 0 else 128 - code)

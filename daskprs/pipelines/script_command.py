@@ -156,7 +156,7 @@ class ScriptCommand(Command):
         self._write_facts(work)
         words = self._inputs.words({Output(one.name): str(p) for one, p in self._local.items()})
         text = shlex.join([sys.executable, "-u", str(step.script), *words])
-        return Call(f"exec {text}", work, scratch / "lock", self._variables())
+        return Call(f"exec {text}", work, scratch / "lock", self._variables(), scratch)
 
     def _write_facts(self, work: Path) -> None:
         first = next(iter(self._local.values()), work)
