@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from distributed import Future
-
 from daskprs.datasets import FrameDataset, TabularDataset
 from daskprs.exceptions import RunCanceledError
 from daskprs.job import Job
@@ -79,6 +77,8 @@ class ClusterRows:
             yield self._combination(combination, rank, found.token)
 
     def _combination(self, combination: Combination, rank: int, token: str) -> Draft:
+        from distributed import Future
+
         piece: Any = combination.piece()
         if isinstance(combination.bucket, Future):
             source = str(combination.bucket.key)

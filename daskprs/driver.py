@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.attempts import Limits
 from daskprs.cluster_rows import ClusterRows
@@ -35,15 +35,17 @@ from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import FirstFailures, Outcome, Tally, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
-from daskprs.session import Session
 from daskprs.splitting import items_still_failed, items_to_run
 from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.targets import open_target
-from daskprs.window import Finished, GroupSizer
 from daskprs.wording import counted
-from daskprs.work import Group, Survey, killed, packed, portable, unreadable
-from daskprs.worker import GroupResult, SurveyFailure, run_mini_batches, survey_piece
+from daskprs.work import Group, GroupSizer, Survey, killed, portable, unreadable
+from daskprs.worker_results import GroupResult, SurveyFailure
+
+if TYPE_CHECKING:
+    from daskprs.session import Session
+    from daskprs.window import Finished
 
 __all__ = ["Driver"]
 
@@ -154,6 +156,8 @@ class Driver:
     def _start_cluster(self, stack: ExitStack) -> Session:
         package = self.job.package(in_place=True)
         stack.enter_context(early_hosts(package, self.job.config.node_count, len(self._open)))
+        from daskprs.session import Session  # Dask is imported while the processes start
+
         target = stack.enter_context(open_target(None, self.job.config))
         return stack.enter_context(Session(self.job, target, self._wake, self.emit))
 
@@ -231,24 +235,22 @@ class Driver:
             if work is None:
                 return
             if isinstance(work, Survey):
-                session.window.submit(work, survey_piece, work.piece)
+                session.survey(work)
                 continue
-            session.window.submit(work, run_mini_batches, *self._arguments(session, work))
+            session.run_group(work, *self._how(session))
 
     def _try_suspect(self, session: Session) -> None:
         suspect = self._suspects.next(len(session.window))
         if suspect is None:
             return
-        arguments = self._arguments(session, suspect)
         if self.rows.is_partition(suspect.mini_batches[0]):
-            session.window.submit_delayed([suspect], run_mini_batches, [arguments])
+            session.run_partitions([suspect], *self._how(session))
         else:
-            session.window.submit(suspect, run_mini_batches, *arguments)
+            session.run_group(suspect, *self._how(session))
 
-    def _arguments(self, session: Session, work: Group) -> tuple[Any, ...]:
-        told = (session.name, packed(work.mini_batches), self._limits, self._stop_at_failure)
+    def _how(self, session: Session) -> tuple[Any, ...]:
         budget = 2 * self._sizer.seconds(session.pulse.slots)
-        return (*told, budget, work.frame)
+        return self._limits, self._stop_at_failure, budget
 
     def _submit_partitions(self, session: Session) -> None:
         """Submit the partitions of Dask dataframes at once: one by one, each costs a whole graph.
@@ -259,8 +261,7 @@ class Driver:
             return  # more of them are on their way
         works = [Group([m], self.rows.frame(m)) for m in self._partitions]
         self._partitions = []
-        arguments = [self._arguments(session, work) for work in works]
-        session.window.submit_delayed(works, run_mini_batches, arguments)
+        session.run_partitions(works, *self._how(session))
 
     def _next_work(self, slots: int) -> Group | Survey | None:
         if self._again:

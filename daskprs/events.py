@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from daskprs.outcomes import Outcome
 from daskprs.redaction import Secrets
 from daskprs.script_host import LogChunk
-from daskprs.worker import InitRecord, Sample
+from daskprs.worker_results import InitRecord, Sample
 
 __all__ = [
     "ClusterReady",

@@ -9,7 +9,7 @@ import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.cluster_rows import ClusterRows
 from daskprs.data_files import WrittenFiles
@@ -29,7 +29,6 @@ from daskprs.exceptions import (
     DaskprsError,
     InputNotFoundError,
     NothingSucceededError,
-    RunCanceledError,
     RunFailedError,
     WriteFailedError,
 )
@@ -43,12 +42,14 @@ from daskprs.output_folder import Lock
 from daskprs.planner import Planner
 from daskprs.progress import Progress
 from daskprs.records import Records
-from daskprs.report import REPORT, RunReport, read_report, say_completed
+from daskprs.report import REPORT, RunReport, read_report, say_completed, status_after
 from daskprs.reuse import check_retry, is_reusable, tally_of
-from daskprs.session import Session
 from daskprs.stored_logs import StoredLogs
 from daskprs.targets import open_target
 from daskprs.wording import counted
+
+if TYPE_CHECKING:
+    from daskprs.session import Session
 
 __all__ = ["Execution", "Progress"]
 
@@ -139,7 +140,7 @@ class Execution:
                 error = self._leave_partial(error)
             self.error = error
             message = say_completed(self._tally + self._kept) if error is None else _message(error)
-            self.report.status, self.report.message = _status_after(error), message
+            self.report.status, self.report.message = status_after(error), message
             with contextlib.suppress(Exception):
                 self._tell_the_end()
             if self._stored_logs is not None:
@@ -176,6 +177,8 @@ class Execution:
         with ExitStack() as stack:
             session = None
             if self._compute_target is not None:
+                from daskprs.session import Session
+
                 # A cluster that cannot be used is found out before anything is touched.
                 target = stack.enter_context(open_target(self._compute_target, job.config))
                 session = stack.enter_context(Session(job, target, self.wake, self._emit))
@@ -386,12 +389,6 @@ class Execution:
         """Tell what failed before the journal says that it is done; and how far the run is."""
         if self._stored_logs is not None:
             self._stored_logs.send(*_SENT_EARLY)
-
-
-def _status_after(error: BaseException | None) -> str:
-    if error is None:
-        return "Completed"
-    return "Canceled" if isinstance(error, RunCanceledError) else "Failed"
 
 
 def _message(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from daskprs.outcomes import Attempt, Outcome
 from daskprs.report import MOST_FAILURES, Failure
 from daskprs.script_host import LogChunk
 from daskprs.wording import counted
-from daskprs.worker import InitRecord, Sample
+from daskprs.worker_results import InitRecord, Sample
 
 __all__ = ["FAILED_ITEMS", "LogFolder", "overview_line"]
 

@@ -34,7 +34,8 @@ from daskprs.key_hashes import UnusableKeyError
 from daskprs.mini_batches import slices_of
 from daskprs.pieces import TableSlice
 from daskprs.shuffle import MOST_BUCKETS, PART_BYTES, Work, shuffled
-from daskprs.worker import SurveyFailure, survey_piece
+from daskprs.worker import survey_piece
+from daskprs.worker_results import SurveyFailure
 
 if TYPE_CHECKING:
     from daskprs.listing import ListedFile

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from daskprs.exceptions import OutputError
+from daskprs.exceptions import OutputError, RunCanceledError
 from daskprs.json_text import json_text
 from daskprs.outcomes import Counts, Outcome, Tally
 from daskprs.output_folder import Lock, OutputFolder
@@ -192,6 +192,13 @@ class RunReport:
             for word, value in rows
         )
         return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+
+
+def status_after(error: BaseException | None) -> str:
+    """Say how a run has ended, in the word that reports use."""
+    if error is None:
+        return "Completed"
+    return "Canceled" if isinstance(error, RunCanceledError) else "Failed"
 
 
 def say_completed(tally: Tally) -> str:

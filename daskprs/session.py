@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +18,16 @@ from daskprs.script_host import LogChunk
 from daskprs.targets import Target, check_software, within
 from daskprs.window import Window
 from daskprs.wording import counted
-from daskprs.worker import ScriptPlugin, abort_host, finish_host, plugin_name, waiting_tasks
+from daskprs.work import Group, Survey, packed
+from daskprs.worker import (
+    ScriptPlugin,
+    abort_host,
+    finish_host,
+    plugin_name,
+    run_mini_batches,
+    survey_piece,
+    waiting_tasks,
+)
 
 __all__ = ["Session"]
 
@@ -115,6 +124,35 @@ class Session:
         self._registered = time.monotonic()
 
     # While the run goes on
+
+    def run_group(self, group: Group, *how: Any) -> None:
+        """Run mini-batches, as one task; `how` is what `run_mini_batches` takes besides.
+
+        Raises
+        ------
+        ClusterLostError
+        """
+        arguments = (self.name, packed(group.mini_batches), *how, group.frame)
+        self.window.submit(group, run_mini_batches, *arguments)
+
+    def run_partitions(self, groups: Sequence[Group], *how: Any) -> None:
+        """Run partitions of Dask dataframes, all in one graph.
+
+        Raises
+        ------
+        ClusterLostError
+        """
+        arguments = [(self.name, packed(g.mini_batches), *how, g.frame) for g in groups]
+        self.window.submit_delayed(groups, run_mini_batches, arguments)
+
+    def survey(self, work: Survey) -> None:
+        """Look through a large table file.
+
+        Raises
+        ------
+        ClusterLostError
+        """
+        self.window.submit(work, survey_piece, work.piece)
 
     def _allowed(self) -> list[str] | None:
         return self.pulse.allowed()

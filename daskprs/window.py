@@ -17,48 +17,12 @@ from distributed import Client, Future, KilledWorker
 
 from daskprs.exceptions import ClusterLostError
 
-__all__ = ["Finished", "GroupSizer", "Window"]
+__all__ = ["Finished", "Window"]
 
 logger = logging.getLogger(__name__)
 
-GROUP_SECONDS = 1.0
-# A scheduler is good for some hundreds of tasks a second, whoever else uses it.
-TASKS_PER_SECOND = 200
-MOST_IN_GROUP = 1000
 COLLECTORS = 4
 _END_SECONDS = 5.0
-
-
-class GroupSizer:
-    """How many mini-batches ride in one task: as many as make about a second of work.
-
-    More on a large cluster, so that the scheduler can keep up with it.
-    """
-
-    def __init__(self) -> None:
-        self._size = 1
-        self._each: float | None = None
-
-    @staticmethod
-    def seconds(slots: int) -> float:
-        """Return how long a task should take where so many run at a time."""
-        return max(GROUP_SECONDS, slots / TASKS_PER_SECOND)
-
-    def saw(self, count: int, seconds: float, slots: int) -> None:
-        """Learn from a task that ran `count` mini-batches in `seconds`."""
-        if count == 0:
-            return
-        each = seconds / count
-        self._each = each if self._each is None else (self._each + each) / 2
-        wanted = int(self.seconds(slots) / max(self._each, 1e-6))
-        # Growing by doubling keeps one lucky mini-batch from deciding for a thousand.
-        self._size = max(1, min(wanted, self._size * 2, MOST_IN_GROUP))
-
-    def size(self, left: int | None, slots: int) -> int:
-        """Return how many to take; `left` (None: unknown) are to be shared by all slots."""
-        if left is None:
-            return self._size
-        return max(1, min(self._size, left // (2 * max(1, slots))))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the driver hands out, and the outcome of what never came back."""
+"""What the driver hands out, how much at a time, and the outcome of what never came back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distributed.protocol import pickle
-
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Attempt, Outcome
 from daskprs.splitting import items_to_run
 from daskprs.survey_queue import Source
-from daskprs.worker import SurveyFailure
+from daskprs.worker_results import SurveyFailure
 
-__all__ = ["Group", "Survey", "killed", "packed", "portable", "unreadable"]
+__all__ = ["Group", "GroupSizer", "Survey", "killed", "packed", "portable", "unreadable"]
+
+
+GROUP_SECONDS = 1.0
+# A scheduler is good for some hundreds of tasks a second, whoever else uses it.
+TASKS_PER_SECOND = 200
+MOST_IN_GROUP = 1000
 
 
 @dataclass
@@ -36,6 +40,38 @@ class Survey:
     lost: int = 0
 
 
+class GroupSizer:
+    """How many mini-batches ride in one task: as many as make about a second of work.
+
+    More on a large cluster, so that the scheduler can keep up with it.
+    """
+
+    def __init__(self) -> None:
+        self._size = 1
+        self._each: float | None = None
+
+    @staticmethod
+    def seconds(slots: int) -> float:
+        """Return how long a task should take where so many run at a time."""
+        return max(GROUP_SECONDS, slots / TASKS_PER_SECOND)
+
+    def saw(self, count: int, seconds: float, slots: int) -> None:
+        """Learn from a task that ran `count` mini-batches in `seconds`."""
+        if count == 0:
+            return
+        each = seconds / count
+        self._each = each if self._each is None else (self._each + each) / 2
+        wanted = int(self.seconds(slots) / max(self._each, 1e-6))
+        # Growing by doubling keeps one lucky mini-batch from deciding for a thousand.
+        self._size = max(1, min(wanted, self._size * 2, MOST_IN_GROUP))
+
+    def size(self, left: int | None, slots: int) -> int:
+        """Return how many to take; `left` (None: unknown) are to be shared by all slots."""
+        if left is None:
+            return self._size
+        return max(1, min(self._size, left // (2 * max(1, slots))))
+
+
 def portable(mini_batch: MiniBatch) -> MiniBatch:
     """Take along what only this process can open."""
     piece = mini_batch.piece.portable()
@@ -44,6 +80,8 @@ def portable(mini_batch: MiniBatch) -> MiniBatch:
 
 def packed(mini_batches: Sequence[MiniBatch]) -> bytes:
     """Pack what rides in one task: a scheduler takes tasks apart, and keeps thousands of them."""
+    from distributed.protocol import pickle
+
     data: bytes = pickle.dumps(list(mini_batches))
     return data
 

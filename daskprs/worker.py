@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -19,7 +19,6 @@ from distributed import Worker, WorkerPlugin, get_worker
 from daskprs._version import __version__ as __version__  # asked for by targets.check_software
 from daskprs.attempts import Limits, try_mini_batches
 from daskprs.early_hosts import take_early_host
-from daskprs.entry_process.host import Reply
 from daskprs.entry_process.wire import Failed
 from daskprs.lazy_rows import LazyRows
 from daskprs.mini_batches import MiniBatch, TableSlice
@@ -34,14 +33,10 @@ from daskprs.script_host import (
     StoppedError,
 )
 from daskprs.tables import Survey
+from daskprs.worker_results import GroupResult, InitRecord, Sample, SurveyFailure, WorkerEnd
 
 __all__ = [
-    "GroupResult",
-    "InitRecord",
-    "Sample",
     "ScriptPlugin",
-    "SurveyFailure",
-    "WorkerEnd",
     "abort_host",
     "finish_host",
     "renew_lease",
@@ -53,65 +48,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SLOT_WAIT = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class InitRecord:
-    node: str
-    ip: str
-    process: str
-    started: float
-    reply: Reply
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Use of a node and of one entry process at one moment. Memory in bytes."""
-
-    time: float
-    node: str
-    node_cpu_percent: float
-    node_memory_used: int
-    node_memory_total: int
-    process: str
-    pid: int
-    process_cpu_seconds: float
-    process_memory: int
-
-
-@dataclass(frozen=True)
-class GroupResult:
-    """What one task gives back; a value in every case.
-
-    Attributes
-    ----------
-    rest : tuple of int
-        Indexes of mini-batches that have not been tried.
-    worker : str
-        Address of the Dask worker.
-    init_failure : Reply or None
-        The script could not be started: the run cannot go on.
-    host_missing : str
-        Why this worker cannot run the script at all, or "".
-    """
-
-    outcomes: list[Outcome]
-    rest: tuple[int, ...] = ()
-    worker: str = ""
-    init_failure: Reply | None = None
-    host_missing: str = ""
-    inits: list[InitRecord] = field(default_factory=list)
-    logs: list[LogChunk] = field(default_factory=list)
-    sample: Sample | None = None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class WorkerEnd:
-    """What a worker gives back at the end of a run."""
-
-    logs: list[LogChunk]
-    shutdown_failures: list[tuple[str, str, str]]  # process, error, traceback
 
 
 class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -371,18 +307,6 @@ def _sample(host: ScriptHost, slot: Slot) -> Sample | None:
         process_cpu_seconds=times.user + times.system,
         process_memory=memory.rss,
     )
-
-
-@dataclass(frozen=True)
-class SurveyFailure:
-    """A large table file could not be looked through: all its parts have failed.
-
-    `items` is the number of records of each part, as well as they can be counted.
-    """
-
-    error: str
-    traceback: str
-    items: tuple[int, ...]
 
 
 def survey_piece(piece: TableSlice) -> Survey | SurveyFailure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskprs.window import GROUP_SECONDS, MOST_IN_GROUP, TASKS_PER_SECOND, GroupSizer
+from daskprs.work import GROUP_SECONDS, MOST_IN_GROUP, TASKS_PER_SECOND, GroupSizer
 
 
 def grown(each: float, slots: int, tasks: int = 20) -> GroupSizer:
