@@ -329,3 +329,42 @@ def test_a_path_may_be_an_input_with_how_it_gets_there(driver: Driver) -> None:
         only.download_files(output_directory=expected)
         told = [path.read_text() for path in Path(expected).rglob("*") if path.is_file()]
         assert expected in "".join(told)
+
+
+def test_files_get_a_folder_while_they_are_mounted(driver: Driver) -> None:
+    from azureml.core import Dataset
+
+    driver.store.upload(str(driver.files("a.txt", "b.txt")), "texts")
+    data = Dataset.File.from_files((driver.store, "texts"))
+    with data.mount() as mounted:
+        assert sorted(path.name for path in Path(mounted.mount_point).iterdir()) == [
+            "a.txt",
+            "b.txt",
+        ]
+    assert not Path(mounted.mount_point).exists()
+    mounted = data.mount("here")
+    mounted.start()
+    mounted.stop()
+    assert Path("here/a.txt").read_text() == "x"  # what the caller named is the caller's
+
+
+def test_drivers_may_ask_where_a_run_is_to_be_seen(driver: Driver) -> None:
+    from azureml.core import Dataset
+    from azureml.pipeline.core import PipelineData
+    from azureml.pipeline.steps import ParallelRunStep
+
+    driver.store.upload(str(driver.files("a.txt")), "texts")
+    data = Dataset.File.from_files((driver.store, "texts")).as_named_input("in")
+    run = driver.submit(ParallelRunStep("sized", driver.config(), [data], PipelineData("out")))
+    run.wait_for_completion(show_output=False)
+    [step] = run.get_steps()
+    assert step.get_portal_url() == run.get_portal_url()
+    assert Path(run.get_portal_url()).is_dir()
+
+
+def test_a_python_version_may_be_asked_for(driver: Driver) -> None:
+    from azureml.core.conda_dependencies import CondaDependencies
+
+    packages = CondaDependencies.create(pip_packages=["numpy"])
+    packages.set_python_version("3.6.2")
+    assert list(packages.pip_packages) == ["numpy"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-__all__ = ["Dataset", "FileDataset", "FileDatasetFactory", "TabularDataset", "delimited_options"]
+__all__ = [
+    "Dataset",
+    "FileDataset",
+    "FileDatasetFactory",
+    "MountContext",
+    "TabularDataset",
+    "delimited_options",
+]
 
 _INCLUDE_PATH = "take partition_format for keys in the paths, or a FileDataset"
 
@@ -76,6 +85,33 @@ class _Dataset(Partial):
         return f"{type(self).__name__}({self._native!r})"
 
 
+class MountContext(Partial):
+    """A folder with a copy of the files, between ``start`` and ``stop`` or in a ``with`` block.
+
+    Attributes
+    ----------
+    mount_point : str
+    """
+
+    def __init__(self, dataset: FileDataset, mount_point: str | None) -> None:
+        self._dataset, self._made = dataset, mount_point is None
+        self.mount_point = mount_point or tempfile.mkdtemp(prefix="daskprs-")
+
+    def start(self) -> None:
+        self._dataset.download(self.mount_point, overwrite=True)
+
+    def stop(self) -> None:
+        if self._made:
+            shutil.rmtree(self.mount_point, ignore_errors=True)
+
+    def __enter__(self) -> MountContext:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
 class FileDataset(_Dataset):
     """Files; ``Dataset.File.from_files`` makes it."""
 
@@ -110,10 +146,12 @@ class FileDataset(_Dataset):
         overwrite: bool = False,
         ignore_not_found: bool = False,
     ) -> list[str]:
-        import tempfile
-
         target = os.fspath(target_path or tempfile.mkdtemp(prefix="daskprs-"))
         return [str(place) for place in self._native.download(target, overwrite=overwrite)]
+
+    def mount(self, mount_point: str | None = None, **kwargs: object) -> MountContext:
+        """Give the files a folder here, while the context lasts."""
+        return MountContext(self, mount_point)
 
     def take(self, count: int) -> FileDataset:
         return FileDataset(self._native.first_files(0, count))
@@ -280,7 +318,6 @@ class TabularDatasetFactory(Partial):
         show_progress: bool = True,
     ) -> TabularDataset:
         """Write a DataFrame as a parquet file below a path of a datastore, and register that."""
-        import tempfile
         from pathlib import Path
 
         store = target[0] if isinstance(target, tuple) else getattr(target, "datastore", target)

@@ -89,6 +89,9 @@ class CondaDependencies(Partial):
     def remove_conda_package(self, conda_package: str) -> None:
         self._conda = [package for package in self._conda if package != conda_package]
 
+    def set_python_version(self, version: str) -> None:
+        """Accepted; the version is that of the workers."""
+
     def add_channel(self, channel: str) -> None:
         self._channels.append(channel)
 

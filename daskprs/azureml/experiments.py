@@ -134,6 +134,10 @@ class PipelineRun(Partial):
     def get_status(self) -> str:
         return self._native.status
 
+    def get_portal_url(self) -> str:
+        """Return where the workspace, which has no portal, keeps its runs."""
+        return str(self.experiment.workspace._native.folder.url)
+
     def get_tags(self) -> dict[str, str]:
         return dict(self._native.record.get("tags", {}))
 
@@ -196,6 +200,9 @@ class StepRun(Partial):
 
     def get_status(self) -> str:
         return self._native.status
+
+    def get_portal_url(self) -> str:
+        return self.parent.get_portal_url()
 
     def get_details(self) -> dict[str, Any]:
         return {"runId": self.id, "status": self.status, "message": self._native.message}

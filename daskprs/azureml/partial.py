@@ -23,8 +23,6 @@ _INSTEAD = {
     "get_authentication_header": "there is nothing to log in to: a workspace is a folder",
     "get_default_keyvault": "set an environment variable, and read os.environ",
     "get_metrics": "read logs/user/metrics of the run's logs",
-    "get_portal_url": "look at the Dask dashboard, or at run.wait_for_completion(show_output=True)",
-    "mount": "take download(), or open the files with fsspec",
     "publish": _PUBLISH,
     "publish_pipeline": _PUBLISH,
     "random_split": "choose the files or rows in a script of your own",
