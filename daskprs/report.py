@@ -14,7 +14,7 @@ from daskprs.outcomes import Counts, Outcome, Tally
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.wording import counted
 
-__all__ = ["Failure", "RunCounts", "RunReport", "read_report", "say_completed"]
+__all__ = ["Failure", "RunCounts", "RunReport", "read_report", "say_completed", "status_after"]
 
 REPORT = "logs/report.json"
 MOST_FAILURES = 1000
