@@ -195,10 +195,8 @@ ANSWERS = {
     "Model.register(None, 'a', 'b')": "UserErrorException: Model.register needs a workspace, and "
     "this run belongs to none: submit it in a pipeline, or write files to "
     "EntryScript().output_dir, the output folder of the run.",
-    "Workspace.from_config()": "UserErrorException: Workspace.from_config() cannot connect to a "
-    "workspace from an entry process of daskprs: Run.get_context().experiment.workspace has its "
-    "name; models, data and secrets come as models, side_inputs and environment_variables of the "
-    "step.",
+    "Workspace.from_config().name": "'daskprs'",
+    "Workspace('sub', 'rg', 'any').name": "'daskprs'",
     "Dataset.get_by_name(None, 'labels')": "UserErrorException: there is no side input 'labels'; "
     "there are none at all. Give it to the step with side_inputs; the inputs themselves come as "
     "mini-batches.",
@@ -237,6 +235,29 @@ def test_a_run_knows_its_pipeline_and_workspace() -> None:
     """
     expected = ["step-1 pipeline-1 digits", "ws sub rg", "step-1 ws sub rg digits"]
     assert rows(script, environment=environment) == expected
+
+
+def test_a_script_may_open_the_workspace_of_its_run_and_no_other() -> None:
+    told = {"name": "ws", "subscription_id": "sub", "resource_group": "rg", "folder": "/ws"}
+    environment = facts(workspace=told)
+    script = """
+        from azureml.core import Workspace
+        def opened(open):
+            try:
+                return open().name
+            except Exception as error:
+                return str(error)
+        def run(mini_batch):
+            return [
+                opened(Workspace.from_config),
+                opened(lambda: Workspace("sub", "rg", "ws")),
+                opened(lambda: Workspace.get(name="ws", subscription_id="sub")),
+                opened(lambda: Workspace.get("other")),
+            ]
+    """
+    found = rows(script, environment=environment)
+    assert found[:3] == ["ws"] * 3
+    assert found[3].startswith("the workspace of this run is 'ws', and 'other' cannot be opened")
 
 
 def test_facts_that_are_not_json_end_the_start_with_their_name() -> None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
 from daskprs.azureml.entry import facts
 from daskprs.azureml.entry.models import Model
+from daskprs.azureml.entry.opened import has_workspace
 from daskprs.azureml.entry.unsupported import Partial, UserErrorException
 
 __all__ = ["Workspace"]
-
-_TOLD = (
-    "{} cannot connect to a workspace from an entry process of daskprs: "
-    "Run.get_context().experiment.workspace has its name; models, data and secrets come as models, "
-    "side_inputs and environment_variables of the step."
-)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise UserErrorException(_TOLD.format(name))
 
 
 class Workspace(Partial):
@@ -31,17 +20,27 @@ class Workspace(Partial):
         The latest version of each model of the step, by its name.
     """
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        _refuse("Workspace()")
+    def __init__(
+        self,
+        subscription_id: str | None = None,
+        resource_group: str | None = None,
+        workspace_name: str | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        told = facts.workspace_facts()
+        self.name, self.subscription_id = told["name"], told["subscription_id"]
+        self.resource_group = told["resource_group"]
+        if has_workspace() and workspace_name not in (None, self.name):
+            raise UserErrorException(
+                f"the workspace of this run is {self.name!r}, and {workspace_name!r} cannot be "
+                "opened from an entry process of daskprs: submit the step in that workspace, or "
+                "give it what the script needs as models and side_inputs."
+            )
 
     @classmethod
     def _of_run(cls) -> Workspace:
-        workspace = cls.__new__(cls)
-        told = facts.workspace_facts()
-        workspace.name = told["name"]
-        workspace.subscription_id = told["subscription_id"]
-        workspace.resource_group = told["resource_group"]
-        return workspace
+        return cls()
 
     name: str
     subscription_id: str
@@ -51,25 +50,14 @@ class Workspace(Partial):
     def models(self) -> dict[str, Model]:
         return {model.name: model for model in Model.list(self, latest=True)}
 
-    @staticmethod
-    def from_config(*args: Any, **kwargs: Any) -> NoReturn:
-        """Say what to do instead.
+    @classmethod
+    def from_config(cls, *args: object, **kwargs: object) -> Workspace:
+        """Return the workspace of the run, whatever a config.json says."""
+        return cls()
 
-        Raises
-        ------
-        UserErrorException
-        """
-        _refuse("Workspace.from_config()")
-
-    @staticmethod
-    def get(*args: Any, **kwargs: Any) -> NoReturn:
-        """Say what to do instead.
-
-        Raises
-        ------
-        UserErrorException
-        """
-        _refuse("Workspace.get()")
+    @classmethod
+    def get(cls, name: str | None = None, *args: object, **kwargs: object) -> Workspace:
+        return cls(workspace_name=name)
 
     def __repr__(self) -> str:
         return (
