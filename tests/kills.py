@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 from object_stores import KINDS, Bucket, new_bucket, serve
 
-FILES, ITEMS = 90, 3
+FILES, ITEMS = 90, 2
 FORMATS = {"text": "txt", "csv": "csv", "jsonl": "jsonl", "parquet": "parquet"}
 VICTIMS = ("driver", "entry process", "worker", "nanny", "scheduler")
 _BIN = Path(sys.executable).parent
@@ -61,7 +61,7 @@ class Trial:
         self.ordered = chance.random() < 0.3
         first = VICTIMS[self.number // 4 % len(VICTIMS)]
         self.victims = [first, *chance.choices(VICTIMS, k=chance.randrange(3))]
-        self.moments = [chance.uniform(0.0, 2.5) for _ in self.victims]
+        self.moments = [chance.uniform(0.0, 1.8) for _ in self.victims]
 
     @property
     def on_cluster(self) -> bool:
@@ -75,6 +75,7 @@ class Cluster:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = ""
+        self._number = 0
 
     def start(self) -> None:
         """Start what is not there."""
@@ -92,12 +93,18 @@ class Cluster:
                 time.sleep(0.1)
                 if contact.exists() and contact.stat().st_size:
                     self.address = json.loads(contact.read_text())["address"]
+        self.replace_nannies()
+
+    def replace_nannies(self) -> None:
+        """Start workers in place of those whose nanny is gone, as whoever runs a cluster does."""
         for name in ("nanny-0", "nanny-1"):
             process = self.processes.get(name)
             if process is None or process.poll() is not None:
-                self._run(name, "dask", "worker", self.address, "--nthreads", "1", "--name", name,
-                          "--dashboard-address", "127.0.0.1:0",
-                          "--local-directory", str(self.folder / name))  # fmt: skip
+                self._number += 1  # the one before may not have said good-bye yet
+                known_as = f"{name}-{self._number}"
+                self._run(name, "dask", "worker", self.address, "--nthreads", "1",
+                          "--name", known_as, "--dashboard-address", "127.0.0.1:0",
+                          "--local-directory", str(self.folder / known_as))  # fmt: skip
 
     def _run(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -206,6 +213,8 @@ def run_trial(
                 break
             kills += hit
             left.pop(0)
+        if trial.on_cluster and cluster.processes["scheduler"].poll() is None:
+            cluster.replace_nannies()
         try:
             code = driver.wait(max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -231,7 +240,7 @@ def _strike(
     trial: Trial, turn: int, driver: subprocess.Popen[bytes], cluster: Cluster
 ) -> int | None:
     """Kill what it is the turn of: 1, or 0 where it was not there; None: the run ended before."""
-    moment = time.monotonic() + 0.8 + trial.moments[turn]
+    moment = time.monotonic() + 0.3 + trial.moments[turn]
     while time.monotonic() < moment:
         if driver.poll() is not None:
             return None
