@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskprs.attempts import Limits, try_mini_batches
+from daskprs.entry_process.conversation import Conversation
 from daskprs.mini_batches import FilePaths, MiniBatch
 from daskprs.outcomes import Outcome
 
@@ -145,6 +146,27 @@ def test_a_death_that_comes_before_its_turn_costs_a_try(shared: Hosted) -> None:
         found += tried
     assert statuses(found) == ["RUN_DONE", "PROCESS_DIED,PROCESS_DIED", "RUN_DONE"]
     assert group.calls[2:] == ["0-ok", "1-die", "1-die", "2-ok"]
+
+
+def test_what_was_answered_before_a_death_counts_also_to_a_slow_worker(
+    shared: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending to a process that is gone fails while its last answers wait to be read."""
+    send_ahead = Conversation.send_ahead
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.005)
+        send_ahead(*given)
+
+    monkeypatch.setattr(Conversation, "send_ahead", slowly)
+    group = Group(shared)
+    names = [f"{n}-ok" for n in range(300)]
+    for number in (70, 103, 104, 200):
+        names[number] = f"{number}-die"
+    found = group.run(names, tries=1)
+    assert group.calls == names
+    died = [names[o.index] for o in found if o.failed]
+    assert died == [name for name in names if name.endswith("die")]
 
 
 @pytest.mark.parametrize("what", ["raise", "short", "die"])

@@ -8,6 +8,7 @@ stay in order, and work that others have time for goes back to the driver.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -90,9 +91,11 @@ class Conversation:
     def send_ahead(self, following: Following, timeout: float) -> None:
         """Send what comes next, as far as it is a moment's work.
 
+        Of a process that is gone nothing is said here: what it has answered is still to come.
+
         Raises
         ------
-        OSError
+        TimeoutError
         """
         most = min(_MOST_AHEAD, int(_AHEAD_SECONDS / max(self._seconds, 1e-6)))
         ahead = len(self._sent) - 1
@@ -111,7 +114,8 @@ class Conversation:
             chunks.append(chunk)
             self._sent.append((run, len(chunk)))
         if chunks:
-            self._channel.send_packed(b"".join(chunks), timeout)
+            with contextlib.suppress(ConnectionError):
+                self._channel.send_packed(b"".join(chunks), timeout)
 
     def answer(self, limits: Mapping[Stage, float]) -> Done | Failed:
         """Wait for the answer to what was asked.
@@ -143,6 +147,8 @@ class Conversation:
     def step(self) -> Step:
         """Return how far it is with what was asked."""
         step = self._progress.read()
+        if step.number > self._asked_for:  # done: the answer is on its way, if it is not lost
+            return Step(self._asked_for, RESULT, self._asked)
         return step if step.number == self._asked_for else Step(0, LOAD, self._asked)
 
     def was_not_begun(self) -> bool:
