@@ -13,6 +13,7 @@ from daskprs.execution import Execution, Progress
 from daskprs.job import Job
 from daskprs.output_folder import Lock
 from daskprs.report import RunReport
+from daskprs.waiting import wait_for
 
 __all__ = ["ParallelRun", "Progress"]
 
@@ -111,10 +112,10 @@ class ParallelRun:
 
         try:
             with watch(self) if show_output else contextlib.nullcontext():
-                ended = self._execution.ended.wait(timeout)
+                ended = wait_for(self._execution.ended, timeout)
         except KeyboardInterrupt:
             self.cancel()
-            self._execution.ended.wait(60)
+            wait_for(self._execution.ended, 60)
             raise
         if not ended:
             raise TimeoutError(f"the run {self.name!r} has not ended within {timeout:g} s.")

@@ -18,6 +18,7 @@ from typing import IO, Any
 from daskprs.exceptions import EntryScriptError, RunCanceledError, RunFailedError
 from daskprs.pipelines import keeper
 from daskprs.redaction import Secrets
+from daskprs.waiting import wait_for
 
 __all__ = ["Call", "Command", "CommandReport", "CommandRun", "last_words"]
 
@@ -177,7 +178,7 @@ class CommandRun:
         """Wait until it has ended; see `ParallelRun.wait_for_completion`."""
         if show_output and not self._ended.is_set():
             sys.stderr.write(f"{self.command.name}: Running\n")
-        if not self._ended.wait(timeout):
+        if not wait_for(self._ended, timeout):
             raise TimeoutError(f"the command {self.command.name!r} has not ended in time.")
         if show_output:
             how = "reused" if self._is_reused else f"{self._seconds:.1f} s"

@@ -11,6 +11,7 @@ from daskprs.pipelines.command_run import CommandRun
 from daskprs.pipelines.records import Records, check_name
 from daskprs.pipelines.step_runs import StepRun
 from daskprs.pipelines.submission import Submission, is_alive, live, new_record
+from daskprs.waiting import wait_for, wait_until
 
 if TYPE_CHECKING:
     from daskprs.pipelines.pipeline import Pipeline
@@ -226,7 +227,7 @@ class PipelineRun:
         except KeyboardInterrupt:
             if self._live is not None:
                 self._live.cancel()
-                self._live.ended.wait(60)
+                wait_for(self._live.ended, 60)
             raise
         if self.error is not None and raise_on_error:
             raise self.error.with_traceback(None) from None
@@ -244,7 +245,7 @@ class PipelineRun:
     def _wait(self, deadline: float | None) -> None:
         if self._live is not None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ended = self._live.ended.wait(left)
+            ended = wait_for(self._live.ended, left)
         else:
             while not (ended := self.status in _ENDED):
                 if deadline is not None and time.monotonic() > deadline:
@@ -259,9 +260,12 @@ class PipelineRun:
         if submission is None:
             return None
         with submission.changed:
-            submission.changed.wait_for(
-                lambda: step in submission.runs or submission.ended.is_set()
-                or submission.record["steps"][step]["status"] in _ENDED,
+            wait_until(
+                lambda seconds: submission.changed.wait_for(
+                    lambda: step in submission.runs or submission.ended.is_set()
+                    or submission.record["steps"][step]["status"] in _ENDED,
+                    seconds,
+                ),
                 None if deadline is None else max(0.0, deadline - time.monotonic()),
             )  # fmt: skip
         return submission.runs.get(step)
