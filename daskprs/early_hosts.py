@@ -7,13 +7,11 @@ threads of this process: so each finds its host here when the script has reached
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 
-import dask
-
+from daskprs.scratch import scratch_folder
 from daskprs.script_host import ScriptHost, ScriptPackage
 from daskprs.targets import processes_per_node
 
@@ -29,23 +27,26 @@ def early_hosts(package: ScriptPackage, node_count: int, most: int) -> Iterator[
     threads = processes_per_node(package.process_count)
     wanted = min(most, node_count * threads)
     futures: list[_Made] = []
-    for number in range(node_count):
-        node, share = f"node{number}", wanted // node_count + (number < wanted % node_count)
-        if share:
-            future = _made[package.token, node] = Future()
-            futures.append(future)
-            make = threading.Thread(
-                target=_make, args=(future, package, node, threads, share), name="daskprs-early"
-            )
-            make.start()
-    try:
-        yield
-    finally:
-        for key in [key for key in _made if key[0] == package.token]:
-            _made.pop(key, None)
-        for future in futures:
-            with contextlib.suppress(Exception):
-                future.result().close()  # which is for the second time, where a worker took it
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder())
+        except OSError:  # the cluster will say so, or do without
+            wanted = 0
+        for number in range(node_count):
+            node, share = f"node{number}", wanted // node_count + (number < wanted % node_count)
+            if share:
+                future = _made[package.token, node] = Future()
+                futures.append(future)
+                given = (future, package, node, threads, share, folder)
+                threading.Thread(target=_make, args=given, name="daskprs-early").start()
+        try:
+            yield
+        finally:
+            for key in [key for key in _made if key[0] == package.token]:
+                _made.pop(key, None)
+            for future in futures:
+                with contextlib.suppress(Exception):
+                    future.result().close()  # for the second time, where a worker took it
 
 
 def take_early_host(package: ScriptPackage, node: str) -> ScriptHost | None:
@@ -60,11 +61,10 @@ def take_early_host(package: ScriptPackage, node: str) -> ScriptHost | None:
     return None if future is None else future.result()
 
 
-def _make(future: _Made, package: ScriptPackage, node: str, threads: int, count: int) -> None:
+def _make(
+    future: _Made, package: ScriptPackage, node: str, threads: int, count: int, folder: str
+) -> None:
     try:
-        folder = dask.config.get("temporary-directory")
-        if folder:
-            os.makedirs(folder, exist_ok=True)
         host = ScriptHost(package, node=node, ip="127.0.0.1", threads=threads, folder=folder)
         host.start_early(count)
     except BaseException as error:

@@ -33,6 +33,7 @@ __all__ = [
 
 _IDLE_WAIT = 10.0  # a thread whose process has been killed gives its slot back in milliseconds
 _IDLE_POLL = 0.02
+_DISK_BYTES = 1 << 16
 
 
 class ScriptHost:
@@ -173,6 +174,19 @@ class ScriptHost:
             with self._lock:
                 self._free_gpus.append(gpu)
                 self._free_gpus.sort(key=self._gpus.index)
+
+    def disk_trouble(self) -> str:
+        """Say why processes cannot write what they need to start; "" where they can."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as stream:
+                stream.write(bytes(_DISK_BYTES))
+                stream.flush()
+        except OSError as error:
+            return (
+                f"the temporary folder {self.folder.parent} cannot be written to ({error}): make "
+                "room there, or set the environment variable TMPDIR to another one."
+            )
+        return ""
 
     @contextlib.contextmanager
     def slot(self, timeout: float) -> Iterator[Slot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from daskprs.entry_process.host import EntryProcess, Reply
@@ -81,6 +82,8 @@ class Slot:
             reply = Reply("INIT_DIED", error=told)
         else:
             reply = self._process.init(self._host.package.init_timeout)
+            if reply.status == "INIT_DIED" and (trouble := self._host.disk_trouble()):
+                reply = replace(reply, error=trouble)
         self._inits.append((name, reply, started))
         return name, reply
 

@@ -237,7 +237,8 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
     with _QUIET, warnings.catch_warnings(), dask.config.set(_FEW_MESSAGES):
         # Somebody may take the dashboard's port in this moment: then it gets another one.
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
-        cluster = LocalCluster(
+        cluster = _started(
+            LocalCluster,
             n_workers=config.node_count,
             threads_per_worker=processes_per_node(config.process_count_per_node),
             processes=False,
@@ -262,6 +263,18 @@ def processes_per_node(count: int | None) -> int:
     from dask.system import CPU_COUNT
 
     return count or len(visible_gpus()) or int(CPU_COUNT)
+
+
+def _started(make: Callable[..., T], **options: Any) -> T:
+    try:
+        return make(**options)
+    except (OSError, RuntimeError) as error:
+        why = error.__cause__ or error
+        raise TargetError(
+            f"no cluster can be started on this machine ({type(why).__name__}: {why}): it needs a "
+            "temporary folder that can be written to (TMPDIR, or Dask's temporary-directory), and "
+            "ports on 127.0.0.1."
+        ) from error
 
 
 class _Quiet:

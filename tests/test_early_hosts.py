@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from entry_hosts import hosted
 
 from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
 from daskprs.early_hosts import early_hosts, take_early_host
-from daskprs.exceptions import InitFailedError
+from daskprs.exceptions import InitFailedError, TargetError
+from daskprs.scratch import scratch_folder
 from daskprs.script_host import InitGaveUpError, ScriptPackage
+from daskprs.targets import open_target
 
 SCRIPT = """
 import time
@@ -95,6 +102,58 @@ def test_a_host_that_no_worker_takes_ends_with_the_cluster_also_during_init(
         if thread.name == "daskprs-early":
             thread.join(10)
     assert threading.active_count() <= before
+
+
+def test_what_a_killed_run_leaves_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a run that is alive has there stays."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code = """
+        import os, signal
+        from daskprs.scratch import scratch_folder
+        with scratch_folder() as folder:
+            open(os.path.join(folder, "fetched"), "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
+    assert done.returncode == -signal.SIGKILL
+    space = tmp_path / "dask-scratch-space"
+    assert len(list(space.glob("daskprs-*"))) == 2
+    (tmp_path / "score.py").touch()
+    config = ParallelRunConfig(entry_script=tmp_path / "score.py", process_count_per_node=1)
+    with scratch_folder() as mine:
+        with open_target(None, config):
+            pass
+        found = sorted(path.name for path in space.glob("daskprs-*"))
+        assert found == [Path(mine).name, f"{Path(mine).name}.dirlock"]
+    assert list(space.glob("daskprs-*")) == []
+
+
+def test_a_temporary_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "score.py").touch()
+    config = ParallelRunConfig(entry_script=tmp_path / "score.py", process_count_per_node=1)
+    (tmp_path / "file").touch()
+    with (
+        dask.config.set({"temporary-directory": str(tmp_path / "file" / "below")}),
+        pytest.raises(TargetError, match="no cluster can be started"),
+        open_target(None, config),
+    ):
+        pass
+
+
+def test_a_process_that_cannot_write_is_not_the_script_s_fault() -> None:
+    script = """
+        import os, shutil
+        shutil.rmtree(os.path.dirname(os.path.dirname(os.getcwd())))
+        os._exit(1)
+        def run(mini_batch): pass
+    """
+    with hosted(script) as host, pytest.raises(InitGaveUpError, match="cannot be written to"):
+        host.run("a")
 
 
 def test_a_script_that_cannot_be_unpacked_is_told_to_the_worker(tmp_path: Path) -> None:
