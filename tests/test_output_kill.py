@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -234,6 +235,7 @@ def test_a_folder_that_vanishes_is_reported(tmp_path: Path) -> None:
 
 def test_a_run_leaves_no_file_open(tmp_path: Path) -> None:
     def open_files() -> int:
+        gc.collect()  # what other tests have left
         return len(os.listdir("/dev/fd"))
 
     before = open_files()
@@ -247,4 +249,4 @@ def test_a_run_leaves_no_file_open(tmp_path: Path) -> None:
             store.show_partial()
             store.close()
         run(folder, output_format)
-    assert open_files() == before
+    assert open_files() <= before
