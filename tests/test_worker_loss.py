@@ -73,7 +73,8 @@ def test_a_worker_under_a_nanny_is_killed(workplace: Any) -> None:
         wait_until(lambda: len(serving(workplace)) == 3, 60, "a new process at work")
         open_gate(workplace)
         assert run.wait_for_completion(timeout=60) == "Completed"
-        assert not any(map(psutil.pid_exists, theirs))
+        # Who inherits them may take a moment to know that they have ended.
+        wait_until(lambda: not any(map(psutil.pid_exists, theirs)), 10, "the processes' end")
         assert workplace.row_counts() == rows_of(COUNT)
         assert_each_began_once(workplace)
 

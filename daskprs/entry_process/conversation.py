@@ -154,3 +154,9 @@ class Conversation:
     def was_not_begun(self) -> bool:
         """Say whether the process, which is gone, has never begun what was sent to it ahead."""
         return self._was_ahead and self.step().number == 0
+
+    def close(self) -> None:
+        """End the conversation; what was sent has no answer any more."""
+        self._sent.clear()
+        self._channel.close()
+        self._progress.close()

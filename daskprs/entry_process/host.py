@@ -161,6 +161,7 @@ class EntryProcess:
             }
             write_facts(folder, facts)
             progress = Progress(self._progress, make=True)
+            undo.callback(progress.close)
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             for sock in (ours, theirs):
@@ -377,7 +378,7 @@ class EntryProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_KILL_WAIT)
         kill_marked(self.folder)
-        self._channel.close()
+        self._talk.close()
         os.close(self._lifeline)
         self._lifeline = -1
 

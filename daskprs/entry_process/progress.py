@@ -85,6 +85,10 @@ class Progress:
             time.sleep(1e-3)  # or it was killed while it wrote: then this is as good as it gets
         return Step(number, _STAGES[stage], *rest)
 
+    def close(self) -> None:
+        """Give back the memory, and the file descriptor that belongs to it."""
+        self._memory.close()
+
 
 class Tracker:
     """Writes down, in the entry process, how far each mini-batch is."""
