@@ -135,6 +135,20 @@ def test_a_bad_one_in_the_middle_is_tried_at_once_and_the_others_once(
     assert shared.calls("init") == processes
 
 
+def test_after_a_slow_one_nothing_is_sent_ahead_until_one_is_quick(shared: Hosted) -> None:
+    """What the process would only throw away again is not packed."""
+    Group(shared)
+    whats = ("slow", "slow", "ok", "ok", "ok")
+    mini_batches = [batch(index, f"{index}-{what}") for index, what in enumerate(whats)]
+    with shared.host.slot(5) as slot:
+        was_ahead = [
+            slot.is_ahead
+            for _ in try_mini_batches(shared.host, slot, mini_batches, Limits(2, 5, 30), False, 100)
+        ]
+    # The third is the first that is quick: with the fourth goes the last.
+    assert was_ahead == [False, False, False, True, False]
+
+
 def test_a_death_that_comes_before_its_turn_costs_a_try(shared: Hosted) -> None:
     """The worker is slow, and asks for a mini-batch that has killed the process long ago."""
     group = Group(shared)

@@ -133,11 +133,11 @@ class Conversation:
                 raise TimeoutError
         answer: Done | Failed = self._channel.receive(limits[RESULT])
         self._sent.popleft()
+        if isinstance(answer, Done):
+            self._seconds = answer.load_seconds + answer.run_seconds
         if isinstance(answer, Failed) or answer.throws_away:
             self._sent.clear()
             self._goes_on = False
-        else:
-            self._seconds = answer.load_seconds + answer.run_seconds
         return answer
 
     def _left(self, limits: Mapping[Stage, float]) -> float:
