@@ -234,7 +234,8 @@ class TabularDataset(_UrlDataset):
     storage_options, partition_format, name
         As for `FileDataset`; the keys become columns.
     quoted_newlines : bool
-        Whether quoted CSV fields may hold newlines. False saves one reading of large files.
+        Whether quoted CSV fields may hold newlines. With False, and the types of all columns in
+        ``dtype``, large files are not read before their parts are.
     **reader_options
         Go through to ``pandas.read_csv``, ``read_json`` or ``read_parquet``. Options that only
         mean something for a whole file, such as ``skiprows``, ``parse_dates`` or

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from daskprs.file_trees import is_local, split_chain
-from daskprs.tables import Survey, TableFile, TableReader, count_items, read_part, survey
+from daskprs.tables import (
+    Survey,
+    TableFile,
+    TableReader,
+    count_items,
+    count_records,
+    read_part,
+    survey,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +128,9 @@ class TableSlice:
     def needs_survey(self) -> bool:
         return self.parts > 1 and self.reader.format != "parquet" and self.found is None
 
-    def survey(self) -> Survey:
-        """Look through the whole file, once for all its parts."""
-        return survey(self.file, self.parts, self.reader)
+    def survey(self, *, records: bool = False) -> Survey:
+        """Look through the whole file, once for all its parts; see `daskprs.tables.survey`."""
+        return survey(self.file, self.parts, self.reader, records=records)
 
     def portable(self) -> TableSlice:
         return replace(self, content=_content(self.path, self.storage_options))
@@ -133,7 +141,10 @@ class TableSlice:
 
     def count_items(self) -> int:
         if self.found is not None:
-            return max(1, self.found.records_in(self.part))
+            records = self.found.records_in(self.part)
+            if records is None:
+                records = count_records(self.file, self.reader, self.found.span(self.part))
+            return max(1, records)
         whole = count_items(self.file, self.reader)
         return max(1, (self.part + 1) * whole // self.parts - self.part * whole // self.parts)
 

@@ -23,7 +23,7 @@ def known_rows(piece: TableSlice) -> tuple[Survey | None, tuple[int, ...]] | Non
     """Count the records of each part of a file, as a Dask task; None where it is unreadable."""
     try:
         if piece.needs_survey:
-            found = piece.survey()
+            found = piece.survey(records=True)
             return found, found.records
         parts = [replace(piece, part=part) for part in range(piece.parts)]
         return None, tuple(len(part.load()) for part in parts)

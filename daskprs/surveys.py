@@ -15,6 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from daskprs.column_types import Traits, converted_type, csv_type, json_example, merge_traits
+from daskprs.near_cuts import (
+    can_cut_nearby,
+    column_names,
+    find_near_cuts,
+    gives_all_types,
+    may_have_more_fields,
+)
 from daskprs.record_ends import Cuts, find_cuts, find_line_cuts
 from daskprs.table_files import TableFile
 from daskprs.table_reader import TableReader
@@ -39,7 +46,7 @@ class Survey:
     offsets : tuple of int
         Byte offsets of the cuts, one more than parts.
     records : tuple of int
-        Records in each part.
+        Records in each part; empty where nobody has counted them.
     first_part : int
         Number of the part that `offsets` and `records` begin with.
     header : bytes
@@ -69,22 +76,36 @@ class Survey:
         at = part - self.first_part
         return self.offsets[at], self.offsets[at + 1]
 
-    def records_in(self, part: int) -> int:
-        return self.records[part - self.first_part]
+    def records_in(self, part: int) -> int | None:
+        """How many records a part has; None where nobody has counted them."""
+        return self.records[part - self.first_part] if self.records else None
 
     def only(self, part: int) -> Survey:
         """Return what one part needs: with all parts in each, memory grows with their square."""
-        return replace(
-            self, offsets=self.span(part), records=(self.records_in(part),), first_part=part
-        )
+        records = self.records_in(part)
+        counted = () if records is None else (records,)
+        return replace(self, offsets=self.span(part), records=counted, first_part=part)
 
 
-def survey(file: TableFile, parts: int, reader: TableReader, *, types: bool = True) -> Survey:
+def survey(
+    file: TableFile,
+    parts: int,
+    reader: TableReader,
+    *,
+    types: bool = True,
+    records: bool = False,
+) -> Survey:
     """Find the cuts of a CSV or JSON lines file, and the types of its columns.
 
     Reads the file once for the cuts, and parses it once for the types, unless the reader's
     options give the type of all columns, or `types` is false. Records that cannot be parsed are
-    left out: the part that they are in fails when it is read.
+    left out: the part that they are in fails when it is read. Of CSV without newlines in fields
+    only the places of the cuts are read, where types are not looked for.
+
+    Parameters
+    ----------
+    records : bool
+        Whether the records of each part are to be counted in any case.
 
     Raises
     ------
@@ -92,6 +113,10 @@ def survey(file: TableFile, parts: int, reader: TableReader, *, types: bool = Tr
     """
     file.check_unchanged()
     size = file.size if file.content is None else len(file.content)
+    if not records and can_cut_nearby(reader):
+        found = _found_nearby(file, size, parts, reader, types=types)
+        if found is not None:
+            return found
     with file.open() as stream:
         if reader.format == "jsonl":
             found = _with_mark(find_line_cuts(stream, size, parts), stream)
@@ -99,11 +124,24 @@ def survey(file: TableFile, parts: int, reader: TableReader, *, types: bool = Tr
             cuts = find_cuts(
                 stream, size, parts, has_header=reader.has_header, dialect=reader.dialect
             )
-            found = _with_first_record(cuts, stream, reader)
+            header = _bytes_at(stream, 0, cuts.header_end)
+            first = _bytes_at(stream, cuts.header_end, cuts.first_end)
+            found = _with_first_record(cuts, header, first, reader)
         if parts == 1 or not types:
             return found
         look = _Look(reader, found, lambda start, stop: _bytes_at(stream, start, stop))
         return look.json() if reader.format == "jsonl" else look.csv()
+
+
+def _found_nearby(
+    file: TableFile, size: int, parts: int, reader: TableReader, *, types: bool
+) -> Survey | None:
+    """Look at the places of the cuts only; None where types have to be looked for as well."""
+    cuts = find_near_cuts(file.read_ranges, size, parts, reader)
+    header, first = file.read_ranges([(0, cuts.header_end), (cuts.header_end, cuts.first_end)])
+    if types and not gives_all_types(reader, column_names(reader, header)):
+        return None
+    return _with_first_record(cuts, header, first, reader)
 
 
 def _bytes_at(stream: BinaryIO, start: int, stop: int) -> bytes:
@@ -111,9 +149,7 @@ def _bytes_at(stream: BinaryIO, start: int, stop: int) -> bytes:
     return stream.read(stop - start)
 
 
-def _with_first_record(cuts: Cuts, stream: BinaryIO, reader: TableReader) -> Survey:
-    header = _bytes_at(stream, 0, cuts.header_end)
-    first = _bytes_at(stream, cuts.header_end, cuts.first_end)
+def _with_first_record(cuts: Cuts, header: bytes, first: bytes, reader: TableReader) -> Survey:
     return Survey(
         *(cuts.header_end, cuts.offsets, cuts.records),
         header=header,
@@ -125,6 +161,9 @@ def _with_first_record(cuts: Cuts, stream: BinaryIO, reader: TableReader) -> Sur
 
 def _has_index(reader: TableReader, header: bytes, records: bytes) -> bool:
     """Say whether pandas takes fields of the records for an index."""
+    names = column_names(reader, header)
+    if names is not None and not may_have_more_fields(reader, names, records):
+        return False
     # An index of fields has everything twice then, one that counts has not.
     twice = io.BytesIO(header + records + b"\n" + records)
     try:

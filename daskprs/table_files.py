@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
@@ -76,6 +76,21 @@ class TableFile:
         with self.open() as stream:
             stream.seek(start)
             return stream.read(stop - start)
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Read several ranges of bytes; those of a store at the same time."""
+        if self.content is None and not is_local(self.path):
+            fs, inside = fsspec.core.url_to_fs(self.path, **self.storage_options)
+            wanted = [(start, stop) for start, stop in ranges if start < stop]
+            starts, stops = [start for start, _ in wanted], [stop for _, stop in wanted]
+            data = iter(fs.cat_ranges([inside] * len(wanted), starts, stops, on_error="raise"))
+            return [next(data) if start < stop else b"" for start, stop in ranges]
+        found = []
+        with self.open() as stream:
+            for start, stop in ranges:
+                stream.seek(start)
+                found.append(stream.read(stop - start))
+        return found
 
     def check_unchanged(self) -> None:
         """Compare the file with what was listed.

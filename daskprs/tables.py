@@ -9,10 +9,12 @@ number where a part has nothing but digits, and 1 is 1.0 where another part has 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskprs.parquet_rows import count_rows, read_parquet_part
+from daskprs.record_ends import find_cuts
 from daskprs.surveys import Survey, read_records, survey
 from daskprs.table_files import TableFile
 from daskprs.table_reader import FORMATS, TableReader, format_of
@@ -26,6 +28,7 @@ __all__ = [
     "TableFile",
     "TableReader",
     "count_items",
+    "count_records",
     "format_of",
     "read_part",
     "survey",
@@ -70,7 +73,9 @@ def _read_records_of_part(
     import pandas as pd
 
     start, stop = found.span(part)
-    body = file.read(start, stop) if found.records_in(part) else b""
+    body = b"" if found.records_in(part) == 0 else file.read(start, stop)
+    if found.records_in(part) is None and not _has_records(body, reader):
+        body = b""
     try:
         frame = read_records(reader, found, start, body, **_dtypes(reader, found.types))
     except pd.errors.ParserError as error:
@@ -81,6 +86,10 @@ def _read_records_of_part(
         if label in frame.columns:
             _finish(frame, label, kind)
     return frame
+
+
+def _has_records(body: bytes, reader: TableReader) -> bool:
+    return bool(body.strip(b" \t\r\n".replace(reader.dialect.delimiter, b"")))
 
 
 def _dtypes(reader: TableReader, types: Mapping[Any, Any]) -> dict[str, Any]:
@@ -121,6 +130,17 @@ def count_items(file: TableFile, reader: TableReader) -> int:
     except Exception:
         return 1
     return max(1, counted)
+
+
+def count_records(file: TableFile, reader: TableReader, span: tuple[int, int]) -> int:
+    """Count the records of a part of a CSV file; 1 if it cannot be read."""
+    try:
+        body = file.read(*span)
+    except Exception:
+        return 1
+    stream = io.BytesIO(body)
+    cuts = find_cuts(stream, len(body), 1, has_header=False, dialect=reader.dialect)
+    return cuts.records[0]
 
 
 def _lines(file: TableFile, reader: TableReader) -> int:
