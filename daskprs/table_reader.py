@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec.utils
 
 from daskprs.exceptions import ConfigError
+from daskprs.inferred_text import read_csv
 from daskprs.record_ends import Dialect
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class TableReader:
     options : mapping
         Keyword arguments of ``pandas.read_csv``, ``read_json`` or ``read_parquet``.
     quoted_newlines : bool
-        Whether quoted fields may hold newlines. False saves one reading of each large file.
+        Whether quoted fields may hold newlines; see `daskprs.near_cuts`.
     """
 
     format: str
@@ -171,10 +172,9 @@ class TableReader:
             # Otherwise pandas gives different types to different stretches of a column.
             options = {"low_memory": False, **options}
         try:
-            table: pd.DataFrame = pd.read_csv(source, **options)
+            return read_csv(source, options)
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
-        return table
 
 
 def check_options(format: str, options: Mapping[str, Any]) -> None:  # noqa: A002
