@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskprs.attempts import Limits
 from daskprs.cluster_rows import ClusterRows
-from daskprs.early_hosts import early_hosts
+from daskprs.early_hosts import LocalStart
 from daskprs.events import Event, InitTried, LogArrived, MiniBatchDone, Noticed, Sampled
 from daskprs.exceptions import (
     ClusterLostError,
@@ -38,7 +38,6 @@ from daskprs.planner import Planner
 from daskprs.splitting import items_still_failed, items_to_run
 from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
-from daskprs.targets import open_target
 from daskprs.wording import counted
 from daskprs.work import Group, GroupSizer, Survey, killed, portable, unreadable
 from daskprs.worker_results import GroupResult, SurveyFailure
@@ -52,12 +51,8 @@ __all__ = ["Driver"]
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
 MOST_EARLY = 64
+PLAN_SECONDS = 0.5  # most plans are known by then
 MOST_PARTITIONS = 15_000
-
-_RESULTS_ARE_MISSING = (
-    "\nNo mini-batch has failed: items for which run() returns nothing count as failed ones. Where "
-    "it returns one result for many items, set error_threshold=-1."
-)
 
 
 class Driver:
@@ -113,6 +108,7 @@ class Driver:
         self._last_progress = time.monotonic()
         self._partitions: list[MiniBatch] = []
         self.session: Session | None = None
+        self._local = LocalStart(job)
 
     def run(self, session: Session | None) -> None:
         """Work until all is done.
@@ -132,10 +128,12 @@ class Driver:
             stack.callback(self.rows.stop)
             if session is not None:
                 self._use(session)
+            self._wait_for_plan(stack)
             while not self._is_done():
                 self._check_canceled()
                 if self.session is None and (self._refill(MOST_EARLY) or self.rows.is_wanted):
-                    self._use(self._start_cluster(stack))
+                    self._local.start_processes(stack, len(self._open))
+                    self._use(self._local.session(stack, self._wake, self.emit))
                 if self.session is not None:
                     self._take_results(self.session)
                     self._fill(self.session)
@@ -153,13 +151,16 @@ class Driver:
             if self.session is not None:
                 self.session.finish()
 
-    def _start_cluster(self, stack: ExitStack) -> Session:
-        package = self.job.package(in_place=True)
-        stack.enter_context(early_hosts(package, self.job.config.node_count, len(self._open)))
-        from daskprs.session import Session  # Dask is imported while the processes start
-
-        target = stack.enter_context(open_target(None, self.job.config))
-        return stack.enter_context(Session(self.job, target, self._wake, self.emit))
+    def _wait_for_plan(self, stack: ExitStack) -> None:
+        """Wait until the plan is known, or a moment; processes need not wait for all of it."""
+        if self.job.is_shuffled:
+            return  # it waits for a cluster
+        if self.session is None:
+            self.planner.wait(PLAN_SECONDS, MOST_EARLY)
+            if self._refill(MOST_EARLY):
+                self._local.start_processes(stack, len(self._open))
+        self.planner.wait(PLAN_SECONDS)
+        self.tick()  # the first report tells it
 
     def _use(self, session: Session) -> None:
         self.session = session
@@ -202,9 +203,9 @@ class Driver:
         planned = self.planner.planned if scheduled else None
         why = threshold_exceeded(self.job.config, tally, planned=planned)
         if why is not None:
-            hint = "" if tally.mini_batches.failed else _RESULTS_ARE_MISSING
+            told = self.failures.text(tally)
             raise ThresholdExceededError(
-                f"{why}: the run was stopped. First failures:\n{self.failures.text()}{hint}",
+                f"{why}: the run was stopped. First failures:\n{told}",
                 script_traceback=self.failures.traceback,
             )
 

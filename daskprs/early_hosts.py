@@ -8,17 +8,57 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from daskprs.scratch import scratch_folder
 from daskprs.script_host import ScriptHost, ScriptPackage
-from daskprs.targets import processes_per_node
+from daskprs.targets import open_target, processes_per_node
 
-__all__ = ["early_hosts", "take_early_host"]
+if TYPE_CHECKING:
+    from daskprs.events import Event
+    from daskprs.job import Job
+    from daskprs.session import Session
+
+__all__ = ["LocalStart", "early_hosts", "take_early_host"]
 
 _Made = Future[ScriptHost]
 _made: dict[tuple[str, str], _Made] = {}
+
+
+class LocalStart:
+    """Starts what a run needs on this machine: first the processes, then the cluster.
+
+    Parameters
+    ----------
+    job : Job
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._has_processes = False
+
+    def start_processes(self, stack: contextlib.ExitStack, most: int) -> None:
+        """Start processes, at most so many; again does nothing."""
+        if not self._has_processes:
+            self._has_processes = True
+            package = self._job.package(in_place=True)
+            stack.enter_context(early_hosts(package, self._job.config.node_count, most))
+
+    def session(
+        self, stack: contextlib.ExitStack, wake: threading.Event, emit: Callable[[Event], None]
+    ) -> Session:
+        """Start a cluster.
+
+        Raises
+        ------
+        TargetError
+        """
+        from daskprs.session import Session  # Dask is imported while the processes start
+
+        target = stack.enter_context(open_target(None, self._job.config))
+        return stack.enter_context(Session(self._job, target, wake, emit))
 
 
 @contextlib.contextmanager

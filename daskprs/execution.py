@@ -57,7 +57,6 @@ logger = logging.getLogger(__name__)
 
 _SENT_EARLY = (f"logs/{FAILED_ITEMS}", REPORT, "logs/job_result.txt", "logs/job_error.txt")
 _REPORT_SECONDS = 2.0
-_PLAN_SECONDS = 0.5  # most plans are known by then, and told in the first report
 
 
 class Execution:
@@ -212,11 +211,6 @@ class Execution:
         job = self.job
         rows = ClusterRows(job, self.canceled, self.wake)
         self._planner = Planner(rows.plan(), self._left_of, self.wake)
-        if not job.is_shuffled:  # else it waits for a cluster
-            self._planner.wait(_PLAN_SECONDS)
-        self._update_report()
-        self._write_report()
-        self._send_logs()
         self._driver = Driver(
             *(job, self._planner, rows, self.store, self._tally),
             *(self._emit, self.canceled, self.wake),
@@ -321,7 +315,7 @@ class Execution:
                 logger.exception("a listener of the run %r failed", self.job.name)
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now, is_first = time.monotonic(), not self._report_due
         self._logs.tick()
         if now >= self._report_due:
             self._report_due = now + _REPORT_SECONDS
@@ -330,7 +324,7 @@ class Execution:
         # What a mini-batch has written is known before the journal says that it is done.
         is_due = self.store.flush_is_due
         self._written.look(self._data_files_changed, now=is_due)
-        if is_due:
+        if is_due or is_first:
             self._send_logs()
         self._lock.check()
 

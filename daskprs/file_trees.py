@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import fsspec
-
 from daskprs.globs import Pattern
 
 __all__ = [
@@ -66,8 +64,14 @@ def is_local(url: str) -> bool:
     protocol, mark = match.groups()
     if mark == "::":
         # A local file may have such a name, too.
-        return protocol not in fsspec.available_protocols()
+        return not _is_protocol(protocol)
     return protocol in _LOCAL_PROTOCOLS
+
+
+def _is_protocol(name: str) -> bool:
+    import fsspec
+
+    return name in fsspec.available_protocols()
 
 
 def split_chain(url: str) -> tuple[str, str, str]:
@@ -77,7 +81,7 @@ def split_chain(url: str) -> tuple[str, str, str]:
     while number < len(links) - 1 and links[number] in _CACHES:
         number += 1
     link = links[number]
-    if len(links) > 1 and "://" not in link and link in fsspec.available_protocols():
+    if len(links) > 1 and "://" not in link and _is_protocol(link):
         link += "://"
     before = "".join(f"{name}::" for name in links[:number])
     after = "".join(f"::{name}" for name in links[number + 1 :])

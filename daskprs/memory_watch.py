@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import psutil
-from dask.utils import format_bytes
 
 from daskprs.entry_process.host import EntryProcess
 
@@ -48,10 +47,15 @@ class MemoryWatch:
             for process in self._processes():
                 used = self._used(process.pid, with_children)
                 if used > self._limit:
-                    process.stop(
-                        f"out of memory: used {format_bytes(used)} of {format_bytes(self._limit)}; "
-                        "make the mini-batches smaller, or raise memory_limit_per_process"
-                    )
+                    process.stop(self._too_much(used))
+
+    def _too_much(self, used: int) -> str:
+        from dask.utils import format_bytes
+
+        return (
+            f"out of memory: used {format_bytes(used)} of {format_bytes(self._limit)}; "
+            "make the mini-batches smaller, or raise memory_limit_per_process"
+        )
 
     def _used(self, pid: int, with_children: bool) -> int:
         used = 0

@@ -10,8 +10,9 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 
+from daskprs.dialects import Dialect
 from daskprs.record_ends import Cuts, find_cuts
-from daskprs.record_scanner import RETURN, Dialect, Scanner
+from daskprs.record_scanner import RETURN, Scanner
 from daskprs.table_reader import TableReader
 
 __all__ = [

@@ -23,6 +23,12 @@ __all__ = [
 ]
 
 
+_ONLY_SHORT = (
+    "\nNo mini-batch has failed: items for which run() returns nothing count as failed ones. Where "
+    "it returns one result for many items, set error_threshold=-1."
+)
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One try of one mini-batch, as the logs tell it. Times in seconds since the epoch."""
@@ -186,8 +192,10 @@ class FirstFailures:
             theirs = not outcome.attempts or not outcome.attempts[-1].status.startswith("LOAD")
             self.seen.append((outcome.error, outcome.traceback if theirs else ""))
 
-    def text(self) -> str:
-        return "\n".join(error for error, _ in distinct(self.seen))
+    def text(self, tally: Tally | None = None) -> str:
+        """Tell them; with a tally also what it means where no mini-batch has failed."""
+        only_short = tally is not None and not tally.mini_batches.failed
+        return "\n".join(error for error, _ in distinct(self.seen)) + _ONLY_SHORT * only_short
 
     @property
     def traceback(self) -> str:

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
 from daskprs.exceptions import OutputError
 from daskprs.listing import is_local
 from daskprs.output_disk import Disk
@@ -63,13 +61,15 @@ class OutputFolder:
         self.local: Path | None = None
         self._files: Files
         if is_local(text):
-            path = fsspec.core.strip_protocol(text) if "://" in text else text
+            path = _without_protocol(text) if "://" in text else text
             self._root = self.url = os.path.abspath(os.path.expanduser(path))
             self.local = Path(self._root)
             self._files = Disk()
             return
+        from fsspec.core import url_to_fs
+
         try:
-            fs, root = fsspec.core.url_to_fs(text, **self.storage_options)
+            fs, root = url_to_fs(text, **self.storage_options)
         except Exception as error:
             raise OutputError(
                 f"output={text!r} cannot be used ({one_line(error)}): give a local folder, or the "
@@ -212,3 +212,10 @@ class OutputFolder:
         """Call a function with each name, several at a time: a store takes its time."""
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(function, names))
+
+
+def _without_protocol(url: str) -> str:
+    from fsspec.core import strip_protocol
+
+    path: str = strip_protocol(url)
+    return path

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import fsspec
-
 from daskprs.output_files import Files, NewFile
 from daskprs.store_calls import StoreCalls
 
@@ -36,13 +34,15 @@ class Store(Files):
     """
 
     def __init__(self, fs: Any, seconds: float) -> None:
+        from fsspec import AbstractFileSystem
+
         self._fs = fs
         self._call = StoreCalls(seconds)
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         self._appears_whole = bool(protocols & _OBJECT_STORES)
         # pipe_file() of the memory store puts an object in place with its content.
         self._pipes_whole = self._appears_whole or "memory" in protocols
-        self._renames = type(fs).mv is not fsspec.AbstractFileSystem.mv
+        self._renames = type(fs).mv is not AbstractFileSystem.mv
 
     def make_folder(self, path: str) -> None:
         # An object store needs no folders, and would make a bucket of a misspelt name.

@@ -8,21 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-
 from daskprs.file_trees import is_local, split_chain
-from daskprs.tables import (
-    Survey,
-    TableFile,
-    TableReader,
-    count_items,
-    count_records,
-    read_part,
-    survey,
-)
+from daskprs.table_files import TableFile
+from daskprs.table_reader import TableReader
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from daskprs.tables import Survey
 
 __all__ = ["FilePaths", "FrameRows", "ListItems", "Piece", "TableParts", "TableSlice"]
 
@@ -35,6 +28,8 @@ def _content(path: str, storage_options: Mapping[str, Any]) -> bytes | None:
     """Bytes of a file that only this process can open."""
     if not _in_memory(path):
         return None
+    import fsspec
+
     with fsspec.open(path, "rb", **storage_options) as stream:
         data: bytes = stream.read()
         return data
@@ -57,7 +52,9 @@ class FilePaths:
             for path, content in zip(local, self.contents, strict=True):
                 Path(path).write_bytes(content)
             return local
-        found = [fsspec.core.url_to_fs(path, **self.storage_options) for path in self.paths]
+        from fsspec.core import url_to_fs
+
+        found = [url_to_fs(path, **self.storage_options) for path in self.paths]
         found[0][0].get([inside for _, inside in found], local)
         return local
 
@@ -113,6 +110,8 @@ class TableSlice:
         return TableFile(self.path, self.storage_options, self.content, self.size, self.version)
 
     def load(self, scratch: str = "") -> pd.DataFrame:
+        from daskprs.tables import read_part
+
         frame = read_part(
             self.file, self.reader, part=self.part, parts=self.parts, found=self.found
         )
@@ -130,6 +129,8 @@ class TableSlice:
 
     def survey(self, *, records: bool = False) -> Survey:
         """Look through the whole file, once for all its parts; see `daskprs.tables.survey`."""
+        from daskprs.tables import survey
+
         return survey(self.file, self.parts, self.reader, records=records)
 
     def portable(self) -> TableSlice:
@@ -140,6 +141,8 @@ class TableSlice:
         return replace(self, found=found.only(self.part))
 
     def count_items(self) -> int:
+        from daskprs.tables import count_items, count_records
+
         if self.found is not None:
             records = self.found.records_in(self.part)
             if records is None:

@@ -13,6 +13,7 @@ __all__ = ["Planner"]
 
 # Enough to fill the largest groups of many processes; a listing of millions stays on disk.
 MOST_WAITING = 20_000
+_POLL = 0.005
 
 
 class _StoppedPlanningError(Exception):
@@ -104,9 +105,13 @@ class Planner:
         """Whether nothing more will come out."""
         return self.is_complete and not self._waiting
 
-    def wait(self, seconds: float) -> None:
-        """Wait until the plan has come to its end, or for so long."""
-        self._thread.join(seconds)
+    def wait(self, seconds: float, most: int | None = None) -> None:
+        """Wait until the plan has come to its end, or to `most` mini-batches, or for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and self._thread.is_alive():
+            if most is not None and self.planned >= most:
+                break
+            self._thread.join(left if most is None else min(left, _POLL))
 
     @property
     def totals(self) -> tuple[int | None, int | None]:

@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from daskprs.record_scanner import RETURN, Dialect, Flags, LineScanner, Positions, Scanner
+from daskprs.dialects import Dialect
+from daskprs.record_scanner import RETURN, Flags, LineScanner, Positions, Scanner
 
-__all__ = ["Cuts", "Dialect", "find_cuts", "find_line_cuts"]
+__all__ = ["Cuts", "find_cuts", "find_line_cuts"]
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_SIZE = 4 << 20

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from fsspec.core import url_to_fs
-
 from daskprs.file_trees import Content, ListedFile, join, nothing_found, split_chain, takes, walk
 from daskprs.globs import HTTP_MAGIC, MAGIC, Pattern, Segment
 
@@ -29,6 +27,8 @@ class RemoteFiles:
     """Any store that `fsspec` knows."""
 
     def __init__(self, url: str, storage_options: Mapping[str, Any]) -> None:
+        from fsspec.core import url_to_fs
+
         self._before, self._link, self._after = split_chain(url)
         self._fs, path = url_to_fs(url, **storage_options)
         protocols = self._fs.protocol

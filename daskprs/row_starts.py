@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.mini_batches import FilePaths, FrameRows, MiniBatch, TableParts, TableSlice
-from daskprs.tables import Survey
+
+if TYPE_CHECKING:
+    from daskprs.tables import Survey
 
 __all__ = ["known_rows", "with_row_starts"]
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from daskprs.exceptions import UsageError
 from daskprs.listing import ListedFile, base_folder, is_local, list_files
 
@@ -95,10 +93,12 @@ class SideInput:
         """
         options = dict(storage_options or {})
         next(iter(list_files([url], storage_options=options)))
+        from fsspec.core import strip_protocol, url_to_fs
+
         if is_local(url):
-            url = os.path.abspath(fsspec.core.strip_protocol(url))
+            url = os.path.abspath(strip_protocol(url))
             return cls(name, url, options, os.path.isfile(url))
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = url_to_fs(url, **options)
         return cls(name, url, options, bool(fs.isfile(path)))
 
     def _files(self) -> list[ListedFile]:
@@ -116,6 +116,8 @@ class SideInput:
         UsageError
             It is too large to be sent to every worker.
         """
+        import fsspec
+
         if not is_local(self.url) and not self.url.startswith("memory:"):
             return self
         if in_place and os.path.exists(self.url):  # a glob has no path of its own
@@ -163,6 +165,8 @@ class SideInput:
                 bundle.extraction_filter = lambda member, path: member  # our own archive
                 bundle.extractall(place)  # noqa: S202
             return
+        import fsspec
+
         files = self._files()
         for file, name in zip(files, self._names(files), strict=True):
             target = place / name

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from daskprs.mini_batches import MiniBatch, TableSlice
-from daskprs.tables import Survey
+
+if TYPE_CHECKING:
+    from daskprs.tables import Survey
 
 __all__ = ["Source", "Surveys", "source_of"]
 

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
-import fsspec
-import fsspec.compression
-
 from daskprs.exceptions import InputChangedError
 from daskprs.file_trees import is_local
 
@@ -49,6 +46,8 @@ class TableFile:
             return io.BytesIO(self.content)
         if is_local(self.path):
             return open(self.path, "rb")
+        import fsspec
+
         opened: BinaryIO = fsspec.open(self.path, "rb", **self.storage_options).open()
         return opened
 
@@ -56,7 +55,9 @@ class TableFile:
         """Open the bytes that are in a compressed file."""
         if compression is None:
             return self.open()
-        codec = fsspec.compression.compr.get(compression)
+        from fsspec.compression import compr
+
+        codec = compr.get(compression)
         if codec is None:
             raise ImportError(
                 f"{self.path} is compressed with {compression}, which needs a package that is not "
@@ -70,7 +71,7 @@ class TableFile:
         if stop <= start:
             return b""
         if self.content is None and not is_local(self.path):
-            fs, inside = fsspec.core.url_to_fs(self.path, **self.storage_options)
+            fs, inside = self._store()
             data: bytes = fs.cat_file(inside, start=start, end=stop)
             return data
         with self.open() as stream:
@@ -80,7 +81,7 @@ class TableFile:
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Read several ranges of bytes; those of a store at the same time."""
         if self.content is None and not is_local(self.path):
-            fs, inside = fsspec.core.url_to_fs(self.path, **self.storage_options)
+            fs, inside = self._store()
             wanted = [(start, stop) for start, stop in ranges if start < stop]
             starts, stops = [start for start, _ in wanted], [stop for _, stop in wanted]
             data = iter(fs.cat_ranges([inside] * len(wanted), starts, stops, on_error="raise"))
@@ -115,12 +116,19 @@ class TableFile:
         if is_local(self.path):
             status = os.stat(self.path)
             return status.st_size, status.st_mtime_ns
-        fs, inside = fsspec.core.url_to_fs(self.path, **self.storage_options)
+        fs, inside = self._store()
         with contextlib.suppress(NotImplementedError):
             fs.invalidate_cache()
         # Times and digests are not written alike by all calls of a store: the size is.
         size = fs.info(inside).get("size")
         return None if size is None else int(size), None
+
+    def _store(self) -> tuple[Any, str]:
+        """Return the file system of a url, and the path of the file there."""
+        from fsspec.core import url_to_fs
+
+        found: tuple[Any, str] = url_to_fs(self.path, **self.storage_options)
+        return found
 
     def _changed(self, how: str) -> NoReturn:
         raise InputChangedError(

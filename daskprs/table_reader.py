@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import fsspec.utils
-
+from daskprs.dialects import Dialect
 from daskprs.exceptions import ConfigError
 from daskprs.inferred_text import read_csv
-from daskprs.record_ends import Dialect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,8 +241,13 @@ def _newline_is_a_byte(encoding: object) -> bool:
 
 def compression_of(path: str) -> str | None:
     """Tell the compression from the suffix of a file's name."""
-    known: str | None = fsspec.utils.infer_compression(path)
-    return known or _OPTIONAL_COMPRESSIONS.get(path.rsplit(".", 1)[-1].lower())
+    suffix = path.rsplit(".", 1)[-1].lower()
+    if f".{suffix}" in FORMATS:
+        return None
+    from fsspec.utils import infer_compression
+
+    known: str | None = infer_compression(path)
+    return known or _OPTIONAL_COMPRESSIONS.get(suffix)
 
 
 def format_of(path: str) -> str | None:

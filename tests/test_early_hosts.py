@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import dask
 import pytest
 from entry_hosts import hosted
 
-from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
+from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep, driver
+from daskprs.cluster_rows import ClusterRows
 from daskprs.early_hosts import early_hosts, take_early_host
 from daskprs.exceptions import InitFailedError, TargetError
+from daskprs.mini_batches import MiniBatch
 from daskprs.scratch import scratch_folder
 from daskprs.script_host import InitGaveUpError, ScriptPackage
 from daskprs.targets import open_target
@@ -54,6 +58,25 @@ def test_not_more_processes_start_than_there_are_mini_batches(
     assert run.wait_for_completion() == "Completed"
     assert (workplace.calls / "init").stat().st_size == inits
     assert (workplace.calls / "run").stat().st_size == count
+
+
+def test_processes_do_not_wait_for_the_end_of_the_plan(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few mini-batches are enough; the listing of the rest goes on beside init()."""
+    real, seen = ClusterRows.plan, []
+
+    def slow(rows: ClusterRows) -> Iterator[MiniBatch]:
+        yield from real(rows)
+        deadline = time.monotonic() + 30
+        while not (workplace.calls / "init").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append((workplace.calls / "init").exists())
+
+    monkeypatch.setattr(ClusterRows, "plan", slow)
+    monkeypatch.setattr(driver, "PLAN_SECONDS", 60.0)
+    assert submitted(workplace, driver.MOST_EARLY).wait_for_completion() == "Completed"
+    assert seen == [True]
 
 
 def test_an_init_that_fails_early_is_tried_three_times_in_each_place(workplace: Any) -> None:

@@ -57,6 +57,26 @@ def test_importing_the_package_imports_neither_dask_nor_pandas() -> None:
     assert done.stdout.split() == []
 
 
+def test_a_step_is_made_and_planned_without_what_takes_long_to_import(tmp_path: Path) -> None:
+    """Processes start before Dask's cluster, numpy and the stores are imported, not after."""
+    (tmp_path / "score.py").write_text("def run(mini_batch): return mini_batch")
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    code = """if True:
+        import sys
+        import daskprs.execution, daskprs.driver
+        from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep, TabularDataset
+        for data in (FileDataset("a.csv"), TabularDataset("a.csv")):
+            config = ParallelRunConfig(entry_script="score.py", mini_batch_size=1)
+            assert len(ParallelRunStep("step", config, [data], "out").plan()) >= 1
+        heavy = {"distributed", "numpy", "pandas", "pyarrow", "fsspec", "asyncio"}
+        print(*heavy & set(sys.modules))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.stdout.split(), done.stderr) == ([], "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_comes_from_the_module_that_lists_it(name: str) -> None:
     value = getattr(daskprs, name)

@@ -14,7 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from daskprs import record_scanner
-from daskprs.record_ends import Cuts, Dialect, find_cuts, find_line_cuts
+from daskprs.dialects import Dialect
+from daskprs.record_ends import Cuts, find_cuts, find_line_cuts
 
 DIALECTS = [
     Dialect(),
