@@ -289,11 +289,10 @@ class ScriptHost:
         taken: list[Slot] = []
         while len(taken) < most:
             left = max(0.0, deadline - time.monotonic())
-            for free in (self._early, self._idle):
-                with contextlib.suppress(queue.Empty):
-                    taken.append(free.get(timeout=min(left, _IDLE_POLL)))
-                    break
-            else:
+            free = self._idle if self._early.empty() else self._early
+            try:
+                taken.append(free.get(timeout=min(left, _IDLE_POLL)))
+            except queue.Empty:
                 if not left:
                     break
         return taken
