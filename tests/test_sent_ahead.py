@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskprs.attempts import Limits, try_mini_batches
+from daskprs.entry_process import conversation
 from daskprs.entry_process.conversation import Conversation
 from daskprs.mini_batches import FilePaths, MiniBatch
 from daskprs.outcomes import Outcome
@@ -117,6 +119,25 @@ BAD = {
     "short": ("RUN_DONE", 0),
     "slow": ("RUN_DONE", 0),
 }
+
+
+def test_answers_of_a_quick_process_are_taken_together(
+    shared: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker does not wait for each answer, and never for longer than a moment."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    group = Group(shared)
+    monkeypatch.setattr(conversation, "time", clock)
+    outcomes = group.run([f"{n}-ok" for n in range(200)])
+    assert [outcome.failed for outcome in outcomes] == [False] * 200
+    assert 0 < len(pauses) < 150
+    assert all(0 < pause <= 0.004 for pause in pauses)
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -25,6 +25,7 @@ Following = Callable[[int], Iterator[tuple[Any, MiniBatchContext]]]
 
 _AHEAD_SECONDS = 0.05  # of work, as far as the last one tells
 _MOST_AHEAD = 32
+_PAUSE = 0.004
 # Never more than the system keeps for a socket: this side must not wait while the other does.
 _MOST_BYTES = 1 << 15
 
@@ -128,6 +129,7 @@ class Conversation:
             The process is gone.
         """
         shortest = min(limits.values())
+        self._let_it_work()
         while not self._channel.wait(max(0.0, min(self._left(limits), shortest))):
             if self._left(limits) <= 0:
                 raise TimeoutError
@@ -139,6 +141,13 @@ class Conversation:
             self._sent.clear()
             self._goes_on = False
         return answer
+
+    def _let_it_work(self) -> None:
+        """Give the process time for several answers: each that wakes this thread slows both."""
+        ahead = len(self._sent) - 1
+        if ahead > 1 and not self._channel.has_received:
+            # It must not come to the end of what it was sent.
+            time.sleep(min(_PAUSE, ahead * self._seconds / 2))
 
     def _left(self, limits: Mapping[Stage, float]) -> float:
         step = self.step()

@@ -205,6 +205,11 @@ class Channel:
         self._sock.settimeout(timeout)
         self._sock.sendall(data)
 
+    @property
+    def has_received(self) -> bool:
+        """Whether at least a part of the next message is here."""
+        return bool(self._ahead)
+
     def wait(self, timeout: float) -> bool:
         """Wait for at least a part of the next message; False where nothing came in time.
 
@@ -213,7 +218,7 @@ class Channel:
         EOFError
             The other side is gone.
         """
-        if self._ahead:
+        if self.has_received:
             return True
         try:
             self._wait(time.monotonic() + timeout)
@@ -246,7 +251,8 @@ class Channel:
 
     def _read(self, size: int, deadline: float | None) -> bytearray:
         if size <= len(self._ahead):
-            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            data = self._ahead[:size]
+            del self._ahead[:size]
             return data
         data, self._ahead = self._ahead, bytearray()
         # Small messages follow one another: take what is there. Large ones are not copied again.
