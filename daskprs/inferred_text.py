@@ -42,14 +42,28 @@ def _text_columns(options: Mapping[str, Any]) -> set[Hashable]:
     import pandas as pd
 
     given = options.get("dtype")
+    if type(given) is not dict:  # others may give a type to columns that are not named
+        return set()
     # With low_memory pandas looks at one stretch of a column at a time.
-    if not isinstance(given, dict) or options.get("low_memory", True):
+    if options.get("low_memory", True) or _shows_itself(options):
         return set()
     if not isinstance(pd.Series([""]).dtype, pd.StringDtype):
         return set()  # before pandas 3, text is of a type that holds anything
-    text = {label for label, kind in given.items() if kind is str or kind == "str"}
+    # Types of numpy and pandas may equal "str", and mean something else.
+    text = {
+        label
+        for label, kind in given.items()
+        if kind is str or (isinstance(kind, str) and kind == "str")
+    }
     # A column without a type of its own gets that of the first one of the same name.
     return {label for label in text - _other_looks if _first_name(label) not in given}
+
+
+def _shows_itself(options: Mapping[str, Any]) -> bool:
+    """Say whether somebody would notice that a table is read twice."""
+    return bool(options.get("converters")) or options.get("on_bad_lines") not in (
+        *(None, "error", "skip"),
+    )
 
 
 def _first_name(label: Hashable) -> Hashable:

@@ -27,6 +27,7 @@ __all__ = [
 ReadRanges = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
 
 _WINDOW = 1 << 13
+_STRETCH = 1 << 20
 _AT_ONCE = 256  # ranges, which bounds the memory used
 
 
@@ -79,22 +80,37 @@ def _line_ends(
     read: ReadRanges, size: int, nominal: Sequence[int], dialect: Dialect
 ) -> Sequence[int]:
     """Find the first end of a line at or after each of these places."""
-    found = dict.fromkeys(nominal, size)
-    missing, window = list(found), _WINDOW
-    while missing:
-        # From the byte before: where a line ends with it, that is the place.
-        ranges = [(max(0, place - 1), min(place - 1 + window, size)) for place in missing]
-        longer = []
-        for place, (start, stop), data in zip(missing, ranges, read(ranges), strict=True):
-            if data and data[-1] == RETURN and stop < size:
-                data = data[:-1]
-            ends = Scanner(dialect).scan(data) if data else None
-            if ends is not None and ends.size:
-                found[place] = start + int(ends[0])
-            elif stop < size:
-                longer.append(place)
-        missing, window = longer, window * 8
-    return [found[place] for place in nominal]
+    # From the byte before: where a line ends with it, that is the place.
+    ranges = [(place - 1, min(place - 1 + _WINDOW, size)) for place in nominal]
+    found: list[int] = []
+    for place, (start, stop), data in zip(nominal, ranges, read(ranges), strict=True):
+        if found and found[-1] >= place:
+            found.append(found[-1])  # in the middle of a line that is longer than a part
+            continue
+        end = _first_end(data, dialect, is_whole=stop == size)
+        found.append(_end_of_long_line(read, start, size, dialect) if end is None else start + end)
+    return found
+
+
+def _first_end(data: bytes, dialect: Dialect, *, is_whole: bool) -> int | None:
+    """Find the first end of a line; None where more must be read to know it."""
+    if data and data[-1] == RETURN and not is_whole:
+        data = data[:-1]  # a newline may follow
+    ends = Scanner(dialect).scan(data) if data else None
+    if ends is not None and ends.size:
+        return int(ends[0])
+    return len(data) if is_whole else None
+
+
+def _end_of_long_line(read: ReadRanges, start: int, size: int, dialect: Dialect) -> int:
+    """Find the first end of a line after this byte, stretch by stretch."""
+    while True:
+        stop = min(start + _STRETCH, size)
+        (data,) = read([(start, stop)])
+        end = _first_end(data, dialect, is_whole=stop == size)
+        if end is not None:
+            return start + end
+        start = stop - 1  # it may be the first half of a newline
 
 
 def column_names(reader: TableReader, header: bytes) -> list[str] | None:

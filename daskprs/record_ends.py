@@ -16,9 +16,9 @@ import numpy as np
 from daskprs.dialects import Dialect
 from daskprs.record_scanner import RETURN, Flags, LineScanner, Positions, Scanner
 
-__all__ = ["Cuts", "find_cuts", "find_line_cuts"]
+__all__ = ["BOM", "Cuts", "find_cuts", "find_line_cuts"]
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BLOCK_SIZE = 4 << 20
 
 
@@ -107,11 +107,11 @@ def _cut(blocks: _Blocks, scanner: Scanner | LineScanner, cutter: _Cutter, block
     if block_size < 1:
         raise ValueError(f"cannot cut a file by blocks of {block_size} bytes")
     held = b""
-    while len(held) < len(_BOM) and not blocks.done:
-        held += blocks.read(len(_BOM) - len(held))
+    while len(held) < len(BOM) and not blocks.done:
+        held += blocks.read(len(BOM) - len(held))
     base = 0
-    if held == _BOM:
-        base, held = len(_BOM), b""
+    if held == BOM:
+        base, held = len(BOM), b""
     while held or not blocks.done:
         data = held + blocks.read(block_size)
         held = b""

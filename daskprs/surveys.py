@@ -22,7 +22,7 @@ from daskprs.near_cuts import (
     gives_all_types,
     may_have_more_fields,
 )
-from daskprs.record_ends import Cuts, find_cuts, find_line_cuts
+from daskprs.record_ends import BOM, Cuts, find_cuts, find_line_cuts
 from daskprs.table_files import TableFile
 from daskprs.table_reader import TableReader
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "read_records", "survey"]
 
-_BOM = b"\xef\xbb\xbf"
 _STRETCH = 4 << 20  # bytes that are parsed at once to look for types
 
 
@@ -175,8 +174,8 @@ def _has_index(reader: TableReader, header: bytes, records: bytes) -> bool:
 
 def _with_mark(cuts: Cuts, stream: BinaryIO) -> Survey:
     """Take a byte order mark for the header, so that it stays in front of the example."""
-    mark = _bytes_at(stream, 0, len(_BOM))
-    if mark != _BOM:
+    mark = _bytes_at(stream, 0, len(BOM))
+    if mark != BOM:
         return Survey(cuts.header_end, cuts.offsets, cuts.records)
     offsets = tuple(max(offset, len(mark)) for offset in cuts.offsets)
     return Survey(len(mark), offsets, cuts.records, header=mark)
@@ -274,7 +273,7 @@ class _Look:
             for label, traits in self._traits.items()
         }
         encoding = self._reader.options.get("encoding") or "utf-8"
-        line = f"{json.dumps(example)}\n".encode(encoding).removeprefix(_BOM)
+        line = f"{json.dumps(example)}\n".encode(encoding).removeprefix(BOM)
         return replace(self._found, example=line)
 
     def _stretches_of_parts(self) -> Iterator[tuple[int, int]]:

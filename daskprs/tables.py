@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskprs.parquet_rows import count_rows, read_parquet_part
-from daskprs.record_ends import find_cuts
+from daskprs.record_ends import BOM, find_cuts
 from daskprs.surveys import Survey, read_records, survey
 from daskprs.table_files import TableFile
 from daskprs.table_reader import FORMATS, TableReader, format_of
@@ -89,7 +89,8 @@ def _read_records_of_part(
 
 
 def _has_records(body: bytes, reader: TableReader) -> bool:
-    return bool(body.strip(b" \t\r\n".replace(reader.dialect.delimiter, b"")))
+    blanks = b" \t\r\n".replace(reader.dialect.delimiter, b"")
+    return bool(body.removeprefix(BOM).strip(blanks))
 
 
 def _dtypes(reader: TableReader, types: Mapping[Any, Any]) -> dict[str, Any]:

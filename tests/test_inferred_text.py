@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -85,6 +88,44 @@ def test_what_looks_like_numbers_is_read_twice_only_once(reads: list[dict[str, A
         assert frame["code"].tolist() == ["007", "008"]
     told = [{"code": str}] * 3
     assert reads == ([{}, *told] if HAS_TEXT_TYPE else told)
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        defaultdict(lambda: str, {"a": str}),
+        defaultdict(lambda: "float64", {"a": str}),
+        {"a": np.dtype("U")},
+        {"a": np.str_},
+        {"a": pd.StringDtype("python", na_value=np.nan)},
+        {"a": pd.StringDtype("python")},
+        {"a": "string"},
+        {"a": "U"},
+        str,
+    ],
+)
+def test_types_that_are_like_text_are_what_pandas_makes_of_them(types: Any) -> None:
+    """Only the plain type of text is left to pandas, and only where each column has its own."""
+    read("a,b\nx,007\ny,008\n", types)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "warned"),
+    [
+        (b"a,b\n007,1\n008,2,9\n", {"on_bad_lines": "warn"}, 1),
+        (b"a,b\n007,1\n", {"converters": {"b": lambda text: text + "!"}}, 0),
+    ],
+)
+def test_what_would_be_noticed_twice_is_read_once(
+    text: bytes, options: dict[str, Any], warned: int, reads: list[dict[str, Any]]
+) -> None:
+    """Warnings and functions of the user come once for each table."""
+    options = {"dtype": {"a": str}, "low_memory": False, **options}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_csv(io.BytesIO(text), options)
+    assert reads == [{"a": str}]
+    assert len(caught) == warned
 
 
 def test_what_cannot_be_read_again_is_read_as_it_was_said(reads: list[dict[str, Any]]) -> None:

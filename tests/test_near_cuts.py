@@ -67,6 +67,7 @@ def test_cuts_are_those_of_reading_the_whole_file(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_cuts, "_WINDOW", window)
+        patch.setattr(near_cuts, "_STRETCH", window + 1)
         patch.setattr(near_cuts, "_AT_ONCE", 3)
         near = find_near_cuts(Watched(text).read, len(text), parts, reader)
     assert (near.header_end, near.offsets, near.first_end) == (
@@ -91,6 +92,25 @@ def test_a_record_that_is_longer_than_all_windows() -> None:
     text = b"id,name\n1," + b"x" * 100_000 + b"\n2,y\n"
     cuts = find_near_cuts(Watched(text).read, len(text), 3, PLAIN)
     assert cuts.offsets == (8, len(text) - 4, len(text) - 4, len(text))
+
+
+def test_lines_of_many_parts_are_read_once() -> None:
+    """However many cuts would fall into one line, no stretch of it is read for each of them."""
+    file = Watched(b"id,name\n" + (b"1," + b"x" * 3_000_000 + b"\n") * 3)
+    cuts = find_near_cuts(file.read, len(file.text), 200, PLAIN)
+    assert len(set(cuts.offsets)) == 4
+    assert file.bytes <= 4.5 * len(file.text)
+
+
+def test_a_part_of_a_mark_and_blank_lines_has_the_columns() -> None:
+    """A byte order mark is no record."""
+    text = b"\xef\xbb\xbf\n\n\na,b\nc,d\n"
+    reader = TableReader("csv", {"header": None, "dtype": "str"}, quoted_newlines=False)
+    file = TableFile("table.csv", content=text)
+    found = survey(file, 4, reader)
+    frames = [read_part(file, reader, part=n, parts=4, found=found) for n in range(4)]
+    assert [list(frame.columns) for frame in frames] == [[0, 1]] * 4
+    assert sum(len(frame) for frame in frames) == 2
 
 
 @pytest.mark.parametrize("parts", [2, 3, 50])
@@ -118,7 +138,7 @@ def test_a_part_of_blank_lines_is_empty() -> None:
     ("text", "options"),
     [
         (TABLE, {"dtype": {"id": "int64"}}),
-        (TABLE, {"dtype": TYPES, "converters": {"name": str.strip}}),
+        (TABLE, {"dtype": {"id": "int64", "price": float}, "converters": {"name": str.strip}}),
         (TABLE, {}),
         (b"id,,price\n" + b"1,a,2\n" * 50, {"dtype": TYPES}),
     ],
