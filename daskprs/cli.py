@@ -97,7 +97,9 @@ def main() -> None:
         # A file name, or an error of a script, need not be text that the terminal can show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Until a run waits for its end, SIGTERM ends the command as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt_early)
     try:
         code = commands.main(prog_name="daskprs", standalone_mode=False)
     except click.UsageError as error:
@@ -276,8 +278,24 @@ def _value(text: str) -> Any:
         return text
 
 
+_interrupted: list[int] = []
+
+
+def _interrupt_early(number: int, frame: Any) -> None:
+    _interrupted.append(number)
+    raise KeyboardInterrupt
+
+
 def stop_on_signals(cancel: Callable[[], None], goes_on: str) -> None:
-    """Have the first Ctrl-C stop cleanly, and the second at once."""
+    """Have the first Ctrl-C stop cleanly, and the second at once.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        One came before: Python has lost it, as it does in the middle of an import.
+    """
+    if _interrupted:
+        raise KeyboardInterrupt
     presses = 0
 
     def interrupt(number: int, frame: Any) -> None:

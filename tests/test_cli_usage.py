@@ -268,3 +268,35 @@ def test_a_scheduler_that_cannot_be_reached_is_wrong_usage(
     assert len(told.splitlines()) <= 2
     assert content_of(place / "out2") == before == content_of(place / "out")
     assert before["parallel_run_step.txt"].endswith(b"a.bin\n")
+
+
+def test_a_ctrl_c_that_python_loses_stops_the_command_all_the_same(
+    place: Path, tmp_path: Path
+) -> None:
+    """An exception in a callback of Python's own, as imports have many of, goes no further."""
+    program = """
+        import signal, sys, weakref
+        from daskprs import cli
+
+        make_step = cli._make_step
+
+        class Lost:
+            pass
+
+        def press(*given):
+            lost = Lost()
+            callback = weakref.ref(lost, lambda _: signal.raise_signal(signal.SIGINT))
+            del lost
+            return make_step(*given)
+
+        cli._make_step = press
+        cli.main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *RUN.split()[:-1], str(tmp_path / "out")],
+        cwd=place, env=environment(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert "Exception ignored" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Canceled.")
+    assert not (tmp_path / "out" / "parallel_run_step.txt").exists()
