@@ -26,6 +26,7 @@ Following = Callable[[int], Iterator[tuple[Any, MiniBatchContext]]]
 _AHEAD_SECONDS = 0.05  # of work, as far as the last one tells
 _MOST_AHEAD = 32
 _PAUSE = 0.004
+_SHORTEST_PAUSE = 0.001
 # Never more than the system keeps for a socket: this side must not wait while the other does.
 _MOST_BYTES = 1 << 15
 
@@ -146,8 +147,10 @@ class Conversation:
         """Give the process time for several answers: each that wakes this thread slows both."""
         ahead = len(self._sent) - 1
         if ahead > 1 and not self._channel.has_received:
-            # It must not come to the end of what it was sent.
-            time.sleep(min(_PAUSE, ahead * self._seconds / 2))
+            # It must not come to the end of what it was sent; and shorter sleeps do harm.
+            pause = min(_PAUSE, ahead * self._seconds / 2)
+            if pause >= _SHORTEST_PAUSE:
+                time.sleep(pause)
 
     def _left(self, limits: Mapping[Stage, float]) -> float:
         step = self.step()
