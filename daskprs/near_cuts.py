@@ -64,7 +64,7 @@ def _head(read: ReadRanges, size: int, reader: TableReader) -> Cuts:
     length = _WINDOW
     while True:
         (head,) = read([(0, min(length, size))])
-        is_whole = len(head) >= size
+        is_whole = length >= size  # or shorter by now, which whoever reads a part will say
         if not is_whole and head.endswith(b"\r"):
             head = head[:-1]  # nobody knows yet whether a newline follows
         cuts = find_cuts(

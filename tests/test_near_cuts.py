@@ -94,6 +94,13 @@ def test_a_record_that_is_longer_than_all_windows() -> None:
     assert cuts.offsets == (8, len(text) - 4, len(text) - 4, len(text))
 
 
+@pytest.mark.parametrize("left", [0, 3, 20])
+def test_a_file_that_gets_shorter_meanwhile_does_not_hang(left: int) -> None:
+    """What is gone is told by whoever reads a part, which compares the file with the plan."""
+    cuts = find_near_cuts(Watched(TABLE[:left]).read, len(TABLE), 4, PLAIN)
+    assert len(cuts.offsets) == 5
+
+
 def test_lines_of_many_parts_are_read_once() -> None:
     """However many cuts would fall into one line, no stretch of it is read for each of them."""
     file = Watched(b"id,name\n" + (b"1," + b"x" * 3_000_000 + b"\n") * 3)
