@@ -61,14 +61,15 @@ def test_file_of_another_store_that_is_gone(watched: WatchedFileSystem, tmp_path
         FilePaths(("watched://in/a", "watched://in/none")).load(str(tmp_path))
 
 
-def test_files_in_memory_travel_with_the_mini_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["memory://portable", "simplecache::memory://portable"])
+def test_files_in_memory_travel_with_the_mini_batch(tmp_path: Path, url: str) -> None:
     """What only this process could open is in the piece once it is portable."""
     fs = fsspec.filesystem("memory")
     fs.pipe("/portable/t.csv", b"a\n1\n")
     try:
         config = a_config(tmp_path)
-        files = next(plan([FileDataset("memory://portable")], config)).piece.portable()
-        table = next(plan([TabularDataset("memory://portable")], config)).piece.portable()
+        files = next(plan([FileDataset(url)], config)).piece.portable()
+        table = next(plan([TabularDataset(url)], config)).piece.portable()
     finally:
         fs.rm("/portable", recursive=True)
     (local,) = pickle.loads(pickle.dumps(files)).load(str(tmp_path))
