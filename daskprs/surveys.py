@@ -136,6 +136,8 @@ def _found_nearby(
     file: TableFile, size: int, parts: int, reader: TableReader, *, types: bool
 ) -> Survey | None:
     """Look at the places of the cuts only; None where types have to be looked for as well."""
+    if types and reader.options.get("dtype") is None:
+        return None
     cuts = find_near_cuts(file.read_ranges, size, parts, reader)
     header, first = file.read_ranges([(0, cuts.header_end), (cuts.header_end, cuts.first_end)])
     if types and not gives_all_types(reader, column_names(reader, header)):
