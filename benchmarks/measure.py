@@ -116,9 +116,10 @@ def measure(
 
 
 def marks_of(out: Path) -> dict[str, float]:
+    """Return when each thing happened for the first time."""
     path = out / "marks"
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    return {name: float(when) for name, when in map(str.split, lines)}
+    return {name: float(when) for name, when in map(str.split, reversed(lines))}
 
 
 def last_line(path: Path) -> str:

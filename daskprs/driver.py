@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from daskprs.attempts import Limits
 from daskprs.cluster_rows import ClusterRows
-from daskprs.early_hosts import LocalStart
 from daskprs.events import Event, InitTried, LogArrived, MiniBatchDone, Noticed, Sampled
 from daskprs.exceptions import (
     ClusterLostError,
@@ -31,6 +30,8 @@ from daskprs.exceptions import (
     ThresholdExceededError,
 )
 from daskprs.job import Job
+from daskprs.local_session import LocalSession
+from daskprs.local_start import LocalStart
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import FirstFailures, Outcome, Tally, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
@@ -40,17 +41,17 @@ from daskprs.survey_queue import Surveys, source_of
 from daskprs.suspects import Suspects
 from daskprs.wording import counted
 from daskprs.work import Group, GroupSizer, Survey, killed, portable, unreadable
-from daskprs.worker_results import GroupResult, SurveyFailure
+from daskprs.worker_results import Finished, GroupResult, SurveyFailure
 
 if TYPE_CHECKING:
     from daskprs.session import Session
-    from daskprs.window import Finished
+
+    Place = Session | LocalSession
 
 __all__ = ["Driver"]
 
 MOST_GROUP_BYTES = 64 << 20
 MOST_LOST = 5
-MOST_EARLY = 64
 PLAN_SECONDS = 0.5  # most plans are known by then
 MOST_PARTITIONS = 15_000
 
@@ -107,8 +108,9 @@ class Driver:
         self._warned_long = False
         self._last_progress = time.monotonic()
         self._partitions: list[MiniBatch] = []
-        self.session: Session | None = None
-        self._local = LocalStart(job)
+        self._local: LocalStart | None = None
+        self.session: Place | None = None
+        self._sessions: list[Place] = []
 
     def run(self, session: Session | None) -> None:
         """Work until all is done.
@@ -116,7 +118,7 @@ class Driver:
         Parameters
         ----------
         session : Session or None
-            On a given cluster; None starts a local one when there is work for it.
+            On a given cluster; None is for this machine.
 
         Raises
         ------
@@ -128,14 +130,16 @@ class Driver:
             stack.callback(self.rows.stop)
             if session is not None:
                 self._use(session)
+            else:
+                self._local = LocalStart(self.job, self._wake, self.emit)
             self._wait_for_plan(stack)
             while not self._is_done():
                 self._check_canceled()
-                if self.session is None and (self._refill(MOST_EARLY) or self.rows.is_wanted):
-                    self._local.start_processes(stack, len(self._open))
-                    self._use(self._local.session(stack, self._wake, self.emit))
+                if self._local is not None:
+                    self._find_place(self._local, stack)
+                for place in self._sessions:
+                    self._take_results(place)
                 if self.session is not None:
-                    self._take_results(self.session)
                     self._fill(self.session)
                     self._check_progress(self.session)
                 self.tick()
@@ -148,24 +152,36 @@ class Driver:
             if self.planner.error is not None:
                 raise self.planner.error
             self._check_thresholds()
-            if self.session is not None:
-                self.session.finish()
+            for place in self._sessions:
+                place.finish()
 
     def _wait_for_plan(self, stack: ExitStack) -> None:
         """Wait until the plan is known, or a moment; processes need not wait for all of it."""
         if self.job.is_shuffled:
             return  # it waits for a cluster
-        if self.session is None:
-            self.planner.wait(PLAN_SECONDS, MOST_EARLY)
-            if self._refill(MOST_EARLY):
+        if self._local is not None:
+            self.planner.wait(PLAN_SECONDS, self._local.slots)
+            if self._refill(self._local.slots):
                 self._local.start_processes(stack, len(self._open))
         self.planner.wait(PLAN_SECONDS)
         self.tick()  # the first report tells it
 
-    def _use(self, session: Session) -> None:
+    def _find_place(self, local: LocalStart, stack: ExitStack) -> None:
+        """Let work go to where it should go on this machine."""
+        is_wanted = self.session is not None or self._refill(local.slots) or self.rows.is_wanted
+        if is_wanted:
+            needs_cluster = self.rows.is_wanted or bool(self._partitions)
+            place = local.place(stack, len(self._open), needs_cluster)
+            if place is not None:
+                self._use(place)
+
+    def _use(self, session: Place) -> None:
         self.session = session
+        self._sessions.append(session)
         self._last_progress = time.monotonic()
-        self.rows.connect(session.client)
+        self.emit(session.ready())
+        if session.client is not None:
+            self.rows.connect(session.client)
 
     def _is_done(self) -> bool:
         if self.planner.error is not None:
@@ -185,8 +201,8 @@ class Driver:
                 "the run was canceled. What was done is kept: the same run goes on from there."
             )
 
-    def _check_progress(self, session: Session) -> None:
-        if not len(session.window) and session.pulse.workers:
+    def _check_progress(self, session: Place) -> None:
+        if not len(session.window) and session.workers:
             # Waiting for the listing of the input.
             self._last_progress = max(self._last_progress, self.planner.last_sign)
 
@@ -224,12 +240,12 @@ class Driver:
             self._ready.extend(self._surveys.offer(mini_batch))
         return bool(self._ready or self._partitions or self._surveys.waiting)
 
-    def _fill(self, session: Session) -> None:
-        slots = session.pulse.slots
+    def _fill(self, session: Place) -> None:
+        slots = session.slots
         if self._suspects:
             self._try_suspect(session)
             return
-        if self._partitions and slots:
+        if self._partitions and slots and not isinstance(session, LocalSession):
             self._submit_partitions(session)
         while len(session.window) < 2 * slots:
             work = self._next_work(slots)
@@ -240,17 +256,18 @@ class Driver:
                 continue
             session.run_group(work, *self._how(session))
 
-    def _try_suspect(self, session: Session) -> None:
+    def _try_suspect(self, session: Place) -> None:
         suspect = self._suspects.next(len(session.window))
         if suspect is None:
             return
-        if self.rows.is_partition(suspect.mini_batches[0]):
+        is_partition = self.rows.is_partition(suspect.mini_batches[0])
+        if is_partition and not isinstance(session, LocalSession):
             session.run_partitions([suspect], *self._how(session))
         else:
             session.run_group(suspect, *self._how(session))
 
-    def _how(self, session: Session) -> tuple[Any, ...]:
-        budget = 2 * self._sizer.seconds(session.pulse.slots)
+    def _how(self, session: Place) -> tuple[Any, ...]:
+        budget = 2 * self._sizer.seconds(session.slots)
         return self._limits, self._stop_at_failure, budget
 
     def _submit_partitions(self, session: Session) -> None:
@@ -294,7 +311,7 @@ class Driver:
 
     # Results out
 
-    def _take_results(self, session: Session) -> None:
+    def _take_results(self, session: Place) -> None:
         for finished in session.window.take():
             self._last_progress = time.monotonic()
             if not finished.deaths:
@@ -306,7 +323,7 @@ class Driver:
             else:
                 self._take_group(finished.work, finished.value, session)
 
-    def _take_group(self, group: Group, result: GroupResult, session: Session) -> None:
+    def _take_group(self, group: Group, result: GroupResult, session: Place) -> None:
         for record in result.inits:
             self.emit(InitTried(record))
         for chunk in result.logs:
@@ -317,7 +334,7 @@ class Driver:
         for outcome in result.outcomes:
             self._take_outcome(outcome, by_index[outcome.index])
         seconds = sum(a.elapsed for o in result.outcomes for a in o.attempts)
-        self._sizer.saw(len(result.outcomes), seconds, session.pulse.slots)
+        self._sizer.saw(len(result.outcomes), seconds, session.slots)
         if result.init_failure is not None:
             raise InitFailedError(
                 "the entry script could not be started in three fresh processes: "
@@ -380,7 +397,7 @@ class Driver:
             return
         self._ready.extend(self._surveys.found(survey.source, found))
 
-    def _take_lost(self, finished: Finished, session: Session) -> None:
+    def _take_lost(self, finished: Finished, session: Place) -> None:
         session.check_connected()
         work = finished.work
         if finished.deaths and isinstance(work, Group):

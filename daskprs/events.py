@@ -34,7 +34,10 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class ClusterReady:
-    """There is a cluster; `processes` is how many mini-batches can run at a time."""
+    """There is a place for the work; `processes` is how many mini-batches can run at a time.
+
+    A run on this machine that gets a cluster later tells it again.
+    """
 
     workers: int
     processes: int

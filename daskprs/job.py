@@ -198,8 +198,6 @@ def _listing(dataset: Dataset) -> list[Any] | None:
 
 
 def _describe(dataset: Dataset, config: ParallelRunConfig) -> list[Any]:
-    from dask.base import tokenize
-
     if isinstance(dataset, FrameDataset):
         size = None if dataset.is_lazy else bytes_of(config.mini_batch_size)
         return ["frame", frame_token(dataset.frame), size]
@@ -209,6 +207,8 @@ def _describe(dataset: Dataset, config: ParallelRunConfig) -> list[Any]:
     if reader is None:
         size = count_of(config.mini_batch_size)
         return ["files", urls, where, size if config.partition_keys is None else None]
+    from dask.base import tokenize
+
     size = bytes_of(config.mini_batch_size)
     facts = [dataset.format, dataset.quoted_newlines, tokenize(reader)]  # type: ignore[union-attr]
     return ["table", urls, where, size if config.partition_keys is None else None, *facts]

@@ -192,10 +192,12 @@ def _identity(file: ListedFile) -> str:
 def groups_of(dataset: FileDataset, count: int) -> Iterator[Draft]:
     """Cut the files into groups of at most `count` files of one folder."""
     group: list[ListedFile] = []
+    folder = ""
     for file in dataset.files():
-        if group and (len(group) == count or group[0].folder != file.folder):
-            yield _file_draft(dataset, group)
-            group = []
+        if len(group) == count or folder != file.folder:
+            if group:
+                yield _file_draft(dataset, group)
+            group, folder = [], file.folder
         group.append(file)
     if group:
         yield _file_draft(dataset, group)

@@ -30,11 +30,11 @@ from daskprs.buckets import (
 )
 from daskprs.datasets import FrameDataset, TabularDataset
 from daskprs.exceptions import InputChangedError
+from daskprs.host_tasks import survey_piece
 from daskprs.key_hashes import UnusableKeyError
 from daskprs.mini_batches import slices_of
 from daskprs.pieces import TableSlice
 from daskprs.shuffle import MOST_BUCKETS, PART_BYTES, Work, shuffled
-from daskprs.worker import survey_piece
 from daskprs.worker_results import SurveyFailure
 
 if TYPE_CHECKING:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Dask uses them, and nobody can import them once the main thread has ended.
+import concurrent.futures.process
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import logging
 import threading
@@ -162,7 +165,7 @@ def _wait_for_all() -> None:
             logger.error("the run %r is %s. %s", run.name, run.status, run._execution.error)
 
 
-# Before concurrent.futures refuses new work, which is before atexit.
+# Before concurrent.futures, imported above, refuses new work, which is before atexit.
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_wait_for_all)

@@ -5,47 +5,90 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+import site
+import sys
 import tempfile
 from collections.abc import Iterator
-
-import dask
+from pathlib import Path
 
 __all__ = ["scratch_folder"]
+
+_LOCK = ".dirlock"
+_SETTING = re.compile(r"temporary[-_]directory\W*:", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Make a folder in Dask's scratch space; where a killed run has left it, Dask removes it.
+    """Make a folder in Dask's scratch space, and remove those that killed runs have left there.
 
-    Each cluster that starts there looks for folders beside which a lock stands that nobody holds.
+    Each cluster that starts there looks too for folders beside which a lock stands that nobody
+    holds.
 
     Raises
     ------
     OSError
     """
-    folder = tempfile.mkdtemp(prefix="daskprs-", dir=_space())
+    space = _space()
+    _remove_what_is_left(space)
+    folder = tempfile.mkdtemp(prefix="daskprs-", dir=space)
     lock = None
     try:
-        lock = _locked(f"{folder}.dirlock")
+        lock = _locked(f"{folder}{_LOCK}")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             with contextlib.suppress(OSError):
-                os.unlink(f"{folder}.dirlock")
+                os.unlink(f"{folder}{_LOCK}")
             os.close(lock)
 
 
 def _space() -> str:
     """Return the folder that Dask takes too."""
-    place = dask.config.get("temporary-directory") or tempfile.gettempdir()
+    place = _configured() or tempfile.gettempdir()
     space = os.path.join(os.path.abspath(os.path.expanduser(place)), "dask-scratch-space")
     for path in (space, f"{space}-{os.getuid()}"):  # the first may be another user's
         os.makedirs(path, exist_ok=True)
         if os.access(path, os.W_OK | os.X_OK):
             break
     return path
+
+
+def _configured() -> str | None:
+    """Return Dask's temporary-directory; Dask is imported only where something may set it."""
+    if "dask" not in sys.modules and not _may_be_configured():
+        return None
+    import dask
+
+    folder: str | None = dask.config.get("temporary-directory")
+    return folder
+
+
+def _may_be_configured() -> bool:
+    if any(name.startswith("DASK_") for name in os.environ):
+        return True
+    # Where Dask looks for its configuration when none of its variables is set.
+    roots = ["/etc", *(os.path.join(prefix, "etc") for prefix in (sys.prefix, *site.PREFIXES))]
+    for folder in (*roots, os.path.expanduser("~/.config")):
+        with contextlib.suppress(OSError):
+            for file in Path(folder, "dask").iterdir():
+                if _SETTING.search(file.read_text("utf-8", "replace")):
+                    return True
+    return False
+
+
+def _remove_what_is_left(space: str) -> None:
+    for lock in Path(space).glob(f"daskprs-*{_LOCK}"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails: its run is alive
+                shutil.rmtree(str(lock).removesuffix(_LOCK), ignore_errors=True)
+                lock.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _locked(path: str) -> int:

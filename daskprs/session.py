@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from daskprs.events import ClusterReady, Event, LogArrived, Noticed
+from daskprs.events import ClusterReady, Event, Noticed
 from daskprs.exceptions import ClusterLostError, TargetError
+from daskprs.host_tasks import survey_piece
 from daskprs.job import Job
 from daskprs.pulse import Pulse
-from daskprs.script_host import LogChunk
+from daskprs.stay import AGAIN, check_progress, tell_end
 from daskprs.targets import Target, check_software, within
 from daskprs.window import Window
 from daskprs.wording import counted
@@ -25,7 +26,6 @@ from daskprs.worker import (
     finish_host,
     plugin_name,
     run_mini_batches,
-    survey_piece,
     waiting_tasks,
 )
 
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 _ABORT_SECONDS = 10.0
 _GOODBYE_SECONDS = 30.0
 _REGISTER_SECONDS = 5.0
-_AGAIN = "the same run goes on with what is missing."
 
 
 class Session:
@@ -81,10 +80,21 @@ class Session:
             undo.callback(self.window.close)
             self.pulse = self._feel_pulse()
             undo.callback(self.pulse.close)
-            link = self.target.dashboard_link
-            self._emit(ClusterReady(self.pulse.workers, self.pulse.slots, link))
             self._leave = undo.pop_all()
         return self
+
+    def ready(self) -> ClusterReady:
+        return ClusterReady(self.workers, self.slots, self.target.dashboard_link)
+
+    @property
+    def workers(self) -> int:
+        """Workers that are there."""
+        return self.pulse.workers
+
+    @property
+    def slots(self) -> int:
+        """How many mini-batches can run at a time."""
+        return self.pulse.slots
 
     def _feel_pulse(self) -> Pulse:
         processes = self.job.config.process_count_per_node
@@ -182,7 +192,7 @@ class Session:
         if final:
             raise ClusterLostError(
                 f"no worker can run the script: {final}. Look whether there is room, and "
-                f"permission to write, in their local directories; {_AGAIN}"
+                f"permission to write, in their local directories; {AGAIN}"
             )
         self.register()  # the scheduler may be another one by now
 
@@ -196,7 +206,7 @@ class Session:
         if self.client.status not in ("running", "connecting"):
             raise ClusterLostError(
                 f"the connection to the scheduler was lost ({self.client.status}): start the "
-                f"scheduler again, or give another one; {_AGAIN}"
+                f"scheduler again, or give another one; {AGAIN}"
             )
 
     def check_alive(self, last_progress: float, stuck: Callable[[], str]) -> None:
@@ -219,19 +229,8 @@ class Session:
         lonely = now - max(pulse.had_slots, self._registered)
         if lonely > limit:
             setting = f"for {lonely:.0f} s (first_task_creation_timeout={limit:g})"
-            raise ClusterLostError(f"{self._why_lonely(limit)} {setting}; {_AGAIN}")
-        patience = (
-            config.progress_update_timeout
-            + config.run_max_try * config.run_invocation_timeout
-            + config.init_timeout
-        )
-        if now - last_progress > patience:
-            raise ClusterLostError(
-                f"nothing came back from {counted(pulse.workers, 'worker')} for "
-                f"{now - last_progress:.0f} s (progress_update_timeout="
-                f"{config.progress_update_timeout:g} beyond the limits of run() and init()); "
-                f"waiting for {stuck()}. Look at the logs of the workers; {_AGAIN}"
-            )
+            raise ClusterLostError(f"{self._why_lonely(limit)} {setting}; {AGAIN}")
+        check_progress(config, last_progress, counted(pulse.workers, "worker"), stuck)
 
     def _why_lonely(self, limit: float) -> str:
         if time.monotonic() - self.pulse.heard > limit:
@@ -246,12 +245,7 @@ class Session:
         """All is done: shutdown() in every process, and the last of the logs."""
         self._is_finished = True
         for end in self._broadcast(finish_host, self._package.shutdown_timeout + 30):
-            for chunk in end.logs:
-                self._emit(LogArrived(chunk))
-            for process, error, traceback in end.shutdown_failures:
-                self._emit(Noticed(f"shutdown() failed in {process}: {error}"))
-                text = f"{error}\n{traceback}\n".encode("utf-8", "replace")
-                self._emit(LogArrived(LogChunk("stderr", "shutdown", process, text)))
+            tell_end(self._emit, end)
 
     def abort(self) -> None:
         """Kill the entry processes now; their tasks end by themselves."""

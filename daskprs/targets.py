@@ -260,9 +260,11 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
 
 def processes_per_node(count: int | None) -> int:
     """Return how many entry processes a node of a local cluster has; `count` is what was set."""
+    if known := count or len(visible_gpus()):
+        return known
     from dask.system import CPU_COUNT
 
-    return count or len(visible_gpus()) or int(CPU_COUNT)
+    return int(CPU_COUNT)
 
 
 def _started(make: Callable[..., T], **options: Any) -> T:

@@ -16,26 +16,14 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from daskprs.exceptions import ClusterLostError
+from daskprs.worker_results import Finished
 
-__all__ = ["Finished", "Window"]
+__all__ = ["Window"]
 
 logger = logging.getLogger(__name__)
 
 COLLECTORS = 4
 _END_SECONDS = 5.0
-
-
-@dataclass
-class Finished:
-    """A task that ended; `lost` says why there is no value, if there is none.
-
-    `deaths` is how many workers died while it was there, where Dask gave it up for that.
-    """
-
-    work: Any
-    value: Any = None
-    lost: str = ""
-    deaths: int = 0
 
 
 @dataclass

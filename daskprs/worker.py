@@ -9,31 +9,20 @@ import pickle
 import re
 import threading
 import time
-import traceback
 from dataclasses import replace
 from typing import Any
 
-import psutil
 from distributed import Worker, WorkerPlugin, get_worker
 
 from daskprs._version import __version__ as __version__  # asked for by targets.check_software
-from daskprs.attempts import Limits, try_mini_batches
+from daskprs.attempts import Limits
 from daskprs.early_hosts import take_early_host
-from daskprs.entry_process.wire import Failed
+from daskprs.host_tasks import end_host, run_on_host
 from daskprs.lazy_rows import LazyRows
-from daskprs.mini_batches import MiniBatch, TableSlice
-from daskprs.outcomes import Outcome
+from daskprs.mini_batches import MiniBatch
 from daskprs.parquet_rows import close_idle_files
-from daskprs.script_host import (
-    InitGaveUpError,
-    LogChunk,
-    ScriptHost,
-    ScriptPackage,
-    Slot,
-    StoppedError,
-)
-from daskprs.tables import Survey
-from daskprs.worker_results import GroupResult, InitRecord, Sample, SurveyFailure, WorkerEnd
+from daskprs.script_host import ScriptHost, ScriptPackage, StoppedError
+from daskprs.worker_results import GroupResult, HostEnd
 
 __all__ = [
     "ScriptPlugin",
@@ -41,13 +30,10 @@ __all__ = [
     "finish_host",
     "renew_lease",
     "run_mini_batches",
-    "survey_piece",
     "waiting_tasks",
 ]
 
 logger = logging.getLogger(__name__)
-
-SLOT_WAIT = 24 * 3600.0
 
 
 class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -118,9 +104,9 @@ class ScriptPlugin(WorkerPlugin):  # type: ignore[misc]
         if self._host is not None:
             self._host.abort()
 
-    def finish(self) -> tuple[list[LogChunk], list[tuple[str, Failed]]]:
+    def finish(self) -> HostEnd:
         """Call shutdown() in every process; give the rest of the logs, and what failed."""
-        return ([], []) if self._host is None else self._host.finish()
+        return HostEnd([], []) if self._host is None else end_host(self._host)
 
     def close(self) -> None:
         """Kill what is left of the processes, and remove their files."""
@@ -194,14 +180,12 @@ async def abort_host(name: str, dask_worker: Worker) -> None:
         await asyncio.to_thread(plugin.abort)
 
 
-async def finish_host(name: str, dask_worker: Worker) -> WorkerEnd:
+async def finish_host(name: str, dask_worker: Worker) -> HostEnd:
     """No work is left: shutdown() in every process, and the rest of the logs."""
     plugin = _plugin(dask_worker, name)
     if plugin is None:
-        return WorkerEnd([], [])
-    chunks, failures = await asyncio.to_thread(plugin.finish)
-    told = [(name, failed.error, failed.traceback) for name, failed in failures]
-    return WorkerEnd(chunks, told)
+        return HostEnd([], [])
+    return await asyncio.to_thread(plugin.finish)
 
 
 # The task
@@ -235,7 +219,7 @@ def run_mini_batches(
     if frame is not None:
         mini_batches = [_bound(mini_batch, frame) for mini_batch in mini_batches]
     indexes = [mini_batch.index for mini_batch in mini_batches]
-    worker, began = get_worker(), time.perf_counter()
+    worker = get_worker()
     try:
         host = _host(worker, name)
     except StoppedError as error:  # the run is ending, and has said why
@@ -244,32 +228,7 @@ def run_mini_batches(
         why = f"{type(error).__name__}: {error}"
         logger.warning("daskprs cannot host the script on %s: %s", worker.address, why)
         return GroupResult([], tuple(indexes), worker=worker.address, host_missing=why)
-    outcomes: list[Outcome] = []
-    init_failure = None
-    try:
-        with host.slot(SLOT_WAIT) as slot:
-            try:
-                slot.process()
-                tried = try_mini_batches(host, slot, mini_batches, limits, stop_at_failure, budget)
-                for outcome in tried:  # one by one: those before an error count
-                    outcomes.append(outcome)
-            except InitGaveUpError as error:
-                init_failure = error.reply
-            logs, sample = slot.take_logs(), _sample(host, slot)
-            inits = [InitRecord(host.node, host.ip, process, started, reply)
-                     for process, reply, started in slot.take_inits()]  # fmt: skip
-    except StoppedError:
-        return GroupResult(outcomes, tuple(indexes[len(outcomes) :]))
-    return GroupResult(
-        outcomes,
-        tuple(indexes[len(outcomes) :]),
-        worker=worker.address,
-        init_failure=init_failure,
-        inits=inits,
-        logs=logs,
-        sample=sample,
-        seconds=time.perf_counter() - began,
-    )
+    return run_on_host(host, worker.address, mini_batches, limits, stop_at_failure, budget)
 
 
 def _host(worker: Worker, name: str) -> ScriptHost:
@@ -285,35 +244,3 @@ def _bound(mini_batch: MiniBatch, frame: Any) -> MiniBatch:
     return (
         replace(mini_batch, piece=piece.bind(frame)) if isinstance(piece, LazyRows) else mini_batch
     )
-
-
-def _sample(host: ScriptHost, slot: Slot) -> Sample | None:
-    if slot.pid is None:
-        return None
-    try:
-        process = psutil.Process(slot.pid)
-        times, memory = process.cpu_times(), process.memory_info()
-    except psutil.Error:
-        return None
-    node = psutil.virtual_memory()
-    return Sample(
-        time=time.time(),
-        node=host.node,
-        node_cpu_percent=psutil.cpu_percent(),
-        node_memory_used=node.used,
-        node_memory_total=node.total,
-        process=slot.process_name,
-        pid=slot.pid,
-        process_cpu_seconds=times.user + times.system,
-        process_memory=memory.rss,
-    )
-
-
-def survey_piece(piece: TableSlice) -> Survey | SurveyFailure:
-    """Look through one large table file, as a Dask task; the error is a value."""
-    try:
-        return piece.survey()
-    except Exception as error:
-        items = tuple(replace(piece, part=part).count_items() for part in range(piece.parts))
-        told = f"{type(error).__name__}: {error}"
-        return SurveyFailure(told, "".join(traceback.format_exception(error)), items)

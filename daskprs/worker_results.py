@@ -1,14 +1,28 @@
-"""What comes back from the Dask workers, as plain values; Dask is not needed to know them."""
+"""What comes back from workers and hosts, as plain values; Dask is not needed to know them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from daskprs.entry_process.host import Reply
 from daskprs.outcomes import Outcome
 from daskprs.script_host import LogChunk
 
-__all__ = ["GroupResult", "InitRecord", "Sample", "SurveyFailure", "WorkerEnd"]
+__all__ = ["Finished", "GroupResult", "HostEnd", "InitRecord", "Sample", "SurveyFailure"]
+
+
+@dataclass
+class Finished:
+    """A task that ended; `lost` says why there is no value, if there is none.
+
+    `deaths` is how many workers died while it was there, where Dask gave it up for that.
+    """
+
+    work: Any
+    value: Any = None
+    lost: str = ""
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,8 @@ class GroupResult:
 
 
 @dataclass(frozen=True)
-class WorkerEnd:
-    """What a worker gives back at the end of a run."""
+class HostEnd:
+    """What the processes of a host give back at the end of a run."""
 
     logs: list[LogChunk]
     shutdown_failures: list[tuple[str, str, str]]  # process, error, traceback

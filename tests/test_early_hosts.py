@@ -1,7 +1,8 @@
-"""The processes of a local cluster start while it does; what was started early is used, or ends."""
+"""Processes on this machine start as early as they can; what was started is used, or ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_processes_do_not_wait_for_the_end_of_the_plan(
 
     monkeypatch.setattr(ClusterRows, "plan", slow)
     monkeypatch.setattr(driver, "PLAN_SECONDS", 60.0)
-    assert submitted(workplace, driver.MOST_EARLY).wait_for_completion() == "Completed"
+    assert submitted(workplace, 2).wait_for_completion() == "Completed"
     assert seen == [True]
 
 
@@ -93,7 +94,7 @@ def package(source: Path, token: str) -> ScriptPackage:
 def test_a_host_is_given_to_one_worker_and_closed_in_the_end(tmp_path: Path) -> None:
     (tmp_path / "score.py").write_text("def run(mini_batch): return mini_batch")
     given = package(tmp_path, "token-a")
-    with early_hosts(given, node_count=2, most=3):
+    with early_hosts(given, node_count=2, threads=2, most=3):
         assert take_early_host(package(tmp_path, "token-b"), "node0") is None
         first, second = (take_early_host(given, f"node{number}") for number in (0, 1))
         assert first is not None
@@ -118,7 +119,7 @@ def test_a_host_that_no_worker_takes_ends_with_the_cluster_also_during_init(
     """As when the cluster cannot be started, or the run is canceled meanwhile."""
     (tmp_path / "score.py").write_text("import time\ndef init(): time.sleep(1000)\n")
     before = threading.active_count()
-    with early_hosts(package(tmp_path, "token-c"), node_count=1, most=2):
+    with early_hosts(package(tmp_path, "token-c"), node_count=1, threads=2, most=2):
         pass
     assert take_early_host(package(tmp_path, "token-c"), "node0") is None
     for thread in threading.enumerate():
@@ -127,10 +128,11 @@ def test_a_host_that_no_worker_takes_ends_with_the_cluster_also_during_init(
     assert threading.active_count() <= before
 
 
+@pytest.mark.parametrize("by", ["run", "cluster"])
 def test_what_a_killed_run_leaves_is_removed_by_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """And what a run that is alive has there stays."""
+    """And by the next cluster of Dask; what a run that is alive has there stays."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     code = """
@@ -140,18 +142,54 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_one(
             open(os.path.join(folder, "fetched"), "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
-    assert done.returncode == -signal.SIGKILL
     space = tmp_path / "dask-scratch-space"
-    assert len(list(space.glob("daskprs-*"))) == 2
     (tmp_path / "score.py").touch()
     config = ParallelRunConfig(entry_script=tmp_path / "score.py", process_count_per_node=1)
     with scratch_folder() as mine:
-        with open_target(None, config):
-            pass
-        found = sorted(path.name for path in space.glob("daskprs-*"))
-        assert found == [Path(mine).name, f"{Path(mine).name}.dirlock"]
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
+        assert done.returncode == -signal.SIGKILL
+        assert len(list(space.glob("daskprs-*"))) == 4
+        with scratch_folder() if by == "run" else open_target(None, config):
+            found = sorted(path.name for path in space.glob("daskprs-*"))
+            assert len(found) == (4 if by == "run" else 2)
+            assert set(found) >= {Path(mine).name, f"{Path(mine).name}.dirlock"}
     assert list(space.glob("daskprs-*")) == []
+
+
+SCRATCH = """
+import sys
+from daskprs.scratch import scratch_folder
+with scratch_folder() as folder:
+    print(folder, "dask" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("way", ["variable", "file", "file elsewhere", "other settings", "none"])
+def test_files_are_where_dask_s_configuration_says_which_is_read_only_if_there_is_one(
+    tmp_path: Path, way: str
+) -> None:
+    place = tmp_path / "large-disk"
+    folders = {"file": "home/.config/dask", "file elsewhere": "elsewhere"}
+    setting = f"temporary-directory: {place}\n"
+    if way == "other settings":
+        setting = "# temporary-directories\ndistributed:\n  version: 2\n"
+    config = tmp_path / folders.get(way, "home/.config/dask") / "dask.yaml"
+    if way not in ("variable", "none"):
+        config.parent.mkdir(parents=True)
+        config.write_text(setting)
+    given = {k: v for k, v in os.environ.items() if not k.startswith("DASK_")}
+    given |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
+    if way == "variable":
+        given["DASK_TEMPORARY_DIRECTORY"] = str(place)
+    if way == "file elsewhere":
+        given["DASK_CONFIG"] = str(config.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRATCH], env=given, capture_output=True, text=True
+    )
+    folder, is_imported = done.stdout.split()
+    is_set = way not in ("other settings", "none")
+    assert Path(folder).parent == (place if is_set else tmp_path) / "dask-scratch-space"
+    assert is_imported == str(is_set)
 
 
 def test_a_temporary_folder_that_is_gone_is_told(
@@ -182,7 +220,7 @@ def test_a_process_that_cannot_write_is_not_the_script_s_fault() -> None:
 def test_a_script_that_cannot_be_unpacked_is_told_to_the_worker(tmp_path: Path) -> None:
     given = ScriptPackage("token-d", "score.py", "", b"no archive")
     with (
-        early_hosts(given, node_count=1, most=1),
+        early_hosts(given, node_count=1, threads=2, most=1),
         pytest.raises(Exception, match="not a gzip file"),
     ):
         take_early_host(given, "node0")

@@ -1,0 +1,387 @@
+"""A run on this machine works without Dask first; one that takes longer goes on in a cluster."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import dask.dataframe as dd
+import pandas as pd
+import pytest
+from clusters import assert_each_began_once, rows_of, serving, step, wait_until
+
+from daskprs import (
+    ClusterLostError,
+    ParallelRunConfig,
+    ParallelRunStep,
+    RunCanceledError,
+    TabularDataset,
+    TargetError,
+    ThresholdExceededError,
+    early_hosts,
+    local_start,
+)
+from daskprs.events import ClusterReady
+from daskprs.local_session import LocalWindow
+from daskprs.script_host import ScriptHost
+from daskprs.stay import check_progress
+
+pytestmark = pytest.mark.usefixtures("no_daskprs_threads")
+
+COUNTED = """
+import time
+
+def init():
+    mark("init")
+
+def run(mini_batch):
+    mark(os.path.basename(mini_batch[0]))
+    time.sleep(0.05)
+    return [os.path.basename(mini_batch[0])]
+
+def shutdown():
+    mark("shutdown")
+"""
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster comes after a moment."""
+    monkeypatch.setattr(local_start, "ALONE_SECONDS", 0.3)
+
+
+def places_of(run: Any) -> list[str | None]:
+    """Subscribe to where a run works; a list that grows."""
+    found: list[str | None] = []
+
+    def note(event: Any) -> None:
+        if isinstance(event, ClusterReady):
+            found.append(event.dashboard_link)
+
+    run.subscribe(note)
+    return found
+
+
+# Without Dask
+
+ALONE = """
+import sys
+from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep, TabularDataset
+
+if __name__ == "__main__":
+    kind, script, source, output = sys.argv[1:]
+    dataset = {"files": FileDataset, "table": TabularDataset}[kind](source)
+    config = ParallelRunConfig(
+        entry_script=script, mini_batch_size=50 if kind == "table" else 1, process_count_per_node=2
+    )
+    run = ParallelRunStep("alone", config, [dataset], output).submit()
+    print(run.wait_for_completion(), run.dashboard_link)
+    print(*{"distributed", "asyncio", "tornado"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("kind", ["files", "table"])
+def test_a_short_run_does_not_import_dask_s_cluster(workplace: Any, kind: str) -> None:
+    """Also not for the look into a table that is cut into parts."""
+    source = workplace.files(5)
+    if kind == "table":
+        source = workplace.folder / "a.csv"
+        source.write_text("number,text\n" + "".join(f"{n},row {n}\n" for n in range(40)))
+    script = workplace.script("def run(mini_batch): return list(mini_batch)[:1] * len(mini_batch)")
+    given = [kind, str(script), str(source), str(workplace.output)]
+    done = subprocess.run([sys.executable, "-c", ALONE, *given], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["Completed None", ""]
+    assert len(workplace.rows()) == (5 if kind == "files" else 40)
+
+
+# With a cluster later
+
+
+def test_a_longer_run_goes_on_in_a_cluster_with_the_same_processes(
+    workplace: Any, soon: None
+) -> None:
+    """Each mini-batch runs once; init() and shutdown() once in each of the two processes."""
+    run = step(
+        workplace, None, 60, script=workplace.script(COUNTED), process_count_per_node=2
+    ).submit()
+    places = places_of(run)
+    wait_until(lambda: run.dashboard_link is not None, what="the dashboard")
+    assert run.progress.done < 60, "it came while there was work"
+    assert run.wait_for_completion() == "Completed"
+    assert len(places) == 2
+    assert places[0] is None
+    assert re.match(r"http://127\.0\.0\.1:\d+/status", str(places[1]))
+    assert workplace.row_counts() == rows_of(60)
+    assert [workplace.count(name) for name in rows_of(60)] == [1] * 60
+    assert (workplace.count("init"), workplace.count("shutdown")) == (2, 2)
+
+
+def test_tries_are_counted_once_while_a_cluster_comes(workplace: Any, soon: None) -> None:
+    """Each third file fails twice before it succeeds: three calls of run(), not one more."""
+    script = """
+        import time
+
+        def run(mini_batch):
+            name = os.path.basename(mini_batch[0])
+            mark(name)
+            time.sleep(0.02)
+            if int(name[1:6]) % 3 == 0 and marks(name) < 3:
+                raise ValueError(name)
+            return [name]
+        """
+    run = step(
+        workplace, None, 60, script=workplace.script(script), process_count_per_node=2,
+        run_max_try=3,
+    ).submit()  # fmt: skip
+    places = places_of(run)
+    assert run.wait_for_completion() == "Completed"
+    assert len(places) == 2
+    assert workplace.row_counts() == rows_of(60)
+    counts = Counter(workplace.count(name) for name in rows_of(60))
+    assert counts == {1: 40, 3: 20}
+
+
+def test_a_slow_mini_batch_goes_on_while_a_cluster_comes(workplace: Any, soon: None) -> None:
+    script = """
+        import time
+
+        def run(mini_batch):
+            name = os.path.basename(mini_batch[0])
+            mark(name)
+            time.sleep(2.5 if name == "f00000.bin" else 0.05)
+            return [name]
+        """
+    run = step(
+        workplace, None, 30, script=workplace.script(script), process_count_per_node=2
+    ).submit()
+    assert run.wait_for_completion() == "Completed"
+    assert run.dashboard_link is not None
+    assert [workplace.count(name) for name in rows_of(30)] == [1] * 30
+    assert workplace.row_counts() == rows_of(30)
+
+
+def test_a_run_that_ends_while_its_cluster_starts_leaves_none(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_start, "ALONE_SECONDS", 0.0)
+    run = step(workplace, None, 2, process_count_per_node=2)
+    assert run.submit().wait_for_completion() == "Completed"
+    assert workplace.row_counts() == rows_of(2)
+    assert_each_began_once(workplace)
+
+
+@pytest.mark.parametrize("moment", ["before", "while", "after"])
+def test_a_run_is_canceled_at_any_moment_of_its_change_to_a_cluster(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The same run then goes on with what is missing, and each row is there once."""
+    monkeypatch.setattr(local_start, "ALONE_SECONDS", 30.0 if moment == "before" else 0.2)
+    real, starts = local_start.open_target, threading.Event()
+
+    def opened(*given: Any) -> Any:
+        starts.set()
+        return real(*given)
+
+    monkeypatch.setattr(local_start, "open_target", opened)
+    slow = step(workplace, None, 40, delay=0.05, process_count_per_node=2)
+    run = slow.submit()
+    if moment == "before":
+        wait_until(lambda: run.progress.done > 0)
+    elif moment == "while":
+        assert starts.wait(20)
+    else:
+        wait_until(lambda: run.dashboard_link is not None)
+    run.cancel()
+    with pytest.raises(RunCanceledError):
+        run.wait_for_completion(timeout=20)
+    assert slow.submit().wait_for_completion() == "Completed"
+    assert workplace.row_counts() == rows_of(40)
+
+
+def test_a_limit_that_is_exceeded_in_the_cluster_ends_the_run(workplace: Any, soon: None) -> None:
+    script = """
+        import time
+
+        def run(mini_batch):
+            name = os.path.basename(mini_batch[0])
+            time.sleep(0.05 if name < "f00040.bin" else 1000)
+            if name == "f00039.bin":
+                raise ValueError("the last straw")
+            return [name]
+        """
+    run = step(
+        workplace, None, 60, script=workplace.script(script), process_count_per_node=2,
+        error_threshold=0, run_max_try=1,
+    ).submit()  # fmt: skip
+    with pytest.raises(ThresholdExceededError, match="the last straw"):
+        run.wait_for_completion(timeout=60)
+    assert run.dashboard_link is not None
+
+
+def test_partitions_of_a_dask_dataframe_begin_in_a_cluster(workplace: Any) -> None:
+    frame = dd.from_pandas(pd.DataFrame({"number": range(20)}), npartitions=4)
+    config = ParallelRunConfig(
+        entry_script=workplace.script("def run(mini_batch): return mini_batch"),
+        output_format="csv", process_count_per_node=2,
+    )  # fmt: skip
+    run = ParallelRunStep("lazy", config, [frame], workplace.output).submit()
+    places = places_of(run)
+    assert run.wait_for_completion() == "Completed"
+    assert None not in places
+    assert len(workplace.rows("parallel_run_step.csv")) == 21
+
+
+def test_tables_and_a_dask_dataframe_run_together(workplace: Any) -> None:
+    """Both inputs end up in the output, wherever each runs."""
+    frame = dd.from_pandas(pd.DataFrame({"number": range(20)}), npartitions=4)
+    table = workplace.folder / "a.csv"
+    table.write_text("number\n" + "".join(f"{number}\n" for number in range(100, 140)))
+    config = ParallelRunConfig(
+        entry_script=workplace.script("def run(mini_batch): return mini_batch.number"),
+        mini_batch_size=20, process_count_per_node=2,
+    )  # fmt: skip
+    inputs = [TabularDataset(str(table)), frame]
+    run = ParallelRunStep("both", config, inputs, workplace.output).submit()
+    assert run.wait_for_completion() == "Completed"
+    assert sorted(map(int, workplace.rows())) == [*range(20), *range(100, 140)]
+
+
+# Where a place is missing
+
+
+def test_without_a_cluster_a_run_goes_on_and_says_so_once(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch, soon: None
+) -> None:
+    def refused(*given: Any) -> Any:
+        raise TargetError("no cluster can be started on this machine (no ports)")
+
+    monkeypatch.setattr(local_start, "open_target", refused)
+    run = step(workplace, None, 40, delay=0.05, process_count_per_node=2).submit()
+    assert run.wait_for_completion() == "Completed"
+    assert workplace.row_counts() == rows_of(40)
+    told = [notice for notice in run.notices if "dashboard" in notice]
+    assert told == [
+        "the run goes on without Dask's dashboard: no cluster can be started on this machine "
+        "(no ports)"
+    ]
+
+
+def test_where_processes_have_no_place_the_cluster_is_asked(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers have a folder of their own, and try again."""
+    calls: list[str] = []
+
+    def failing(*given: Any, **named: Any) -> ScriptHost:
+        calls.append(named["node"])
+        raise OSError("no room")
+
+    monkeypatch.setattr(early_hosts, "ScriptHost", failing)
+    run = step(workplace, None, 12, process_count_per_node=2).submit()
+    assert run.wait_for_completion() == "Completed"
+    assert calls == ["node0"]
+    assert workplace.row_counts() == rows_of(12)
+    assert_each_began_once(workplace)
+    assert len(serving(workplace)) <= 2
+
+
+def test_no_place_at_all_is_told(workplace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> Any:
+        raise TargetError("no cluster can be started on this machine (no room)")
+
+    def no_room() -> Iterator[str]:
+        raise OSError("no room")
+
+    monkeypatch.setattr(local_start, "open_target", refused)
+    monkeypatch.setattr(early_hosts, "scratch_folder", no_room)
+    run = step(workplace, None, 3).submit()
+    with pytest.raises(TargetError, match="no room"):
+        run.wait_for_completion(timeout=20)
+
+
+# The window, and the limit of its waiting
+
+
+def host() -> Future[ScriptHost]:
+    """A host that nobody asks."""
+    return Future()
+
+
+def test_a_task_that_raises_comes_back_as_lost_with_its_work() -> None:
+    wake = threading.Event()
+    window = LocalWindow([("node0", host())], wake)
+    try:
+        window.put("bad", lambda node, made: 1 // 0)
+        window.put("good", lambda node, made: node)
+        wait_until(lambda: not len(window))
+        assert wake.is_set()
+        bad, good = window.take()
+        assert (bad.work, bad.value, bad.lost) == (
+            "bad", None, "ZeroDivisionError: integer division or modulo by zero",
+        )  # fmt: skip
+        assert (good.work, good.value, good.lost) == ("good", "node0", "")
+        assert window.take() == []
+    finally:
+        window.close()
+
+
+def test_what_has_not_begun_when_the_window_closes_never_runs() -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+    window = LocalWindow([("node0", host())] * 2, threading.Event())
+
+    def task(number: int) -> Any:
+        def run(node: str, made: Future[ScriptHost]) -> int:
+            begun.append(number)
+            go_on.wait(20)
+            return number
+
+        return run
+
+    for number in range(6):
+        window.put(number, task(number))
+    wait_until(lambda: len(begun) == 2)
+    assert sorted(window.works()) == list(range(6))
+    threading.Timer(0.1, go_on.set).start()
+    window.close()
+    assert sorted(begun) == [0, 1]
+    assert sorted(finished.value for finished in window.take()) == [0, 1]
+
+
+def test_places_are_used_in_their_order_each_by_one_task_at_a_time() -> None:
+    used: list[str] = []
+    window = LocalWindow([(node, host()) for node in ("a", "b", "c")], threading.Event())
+    try:
+        for _ in range(3):
+            window.put("", lambda node, made: used.append(node))
+            wait_until(lambda: not len(window))
+        assert used == ["a", "b", "c"]
+    finally:
+        window.close()
+
+
+@pytest.mark.parametrize(("silent", "is_raised"), [(119, False), (122, True)])
+def test_waiting_ends_when_nothing_came_for_longer_than_anything_may_take(
+    tmp_path: Path, silent: float, is_raised: bool
+) -> None:
+    """Of what may take long: listing and loading, each try of run(), and init()."""
+    (tmp_path / "score.py").touch()
+    config = ParallelRunConfig(
+        entry_script=tmp_path / "score.py", progress_update_timeout=30,
+        run_max_try=2, run_invocation_timeout=20, init_timeout=50,
+    )  # fmt: skip
+    last = time.monotonic() - silent
+    if not is_raised:
+        check_progress(config, last, "1 node", lambda: "2 tasks")
+        return
+    with pytest.raises(ClusterLostError, match=r"from 1 node for 122 s .*waiting for 2 tasks"):
+        check_progress(config, last, "1 node", lambda: "2 tasks")
