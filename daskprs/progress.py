@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -82,50 +83,34 @@ class _TerminalView:
     every = 0.2
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from tqdm import tqdm
 
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("mini-batches {task.fields[failed]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._progress.add_task("", total=None, failed="")
+        class Bar(tqdm):  # type: ignore[type-arg]
+            monitor_interval = 0  # it is drawn often enough without a thread of its own
+
+        Bar.set_lock(threading.RLock())
+        # A terminal that does not tell its size would have no bar.
+        self._bar = Bar(unit=" mini-batches", file=sys.stderr, ncols=80, nrows=20)
         self._said = 0
         self._dashboard_said = False
-        self._progress.start()
 
     def show(self, run: ParallelRun) -> None:
         if run.dashboard_link and not self._dashboard_said:
             self._dashboard_said = True
-            self._progress.console.print(f"Dask dashboard: {run.dashboard_link}")
+            self._bar.write(f"Dask dashboard: {run.dashboard_link}", file=sys.stderr)
         for text in run.notices[self._said :]:
-            self._progress.console.print(f"Note: {text}", markup=False)
+            self._bar.write(f"Note: {text}", file=sys.stderr)
         self._said = len(run.notices)
-        now = run.progress
-        self._progress.update(
-            self._task,
-            description=run.name,
-            completed=now.done,
-            total=now.total,
-            failed=f"({now.failed} failed)" if now.failed else "",
-        )
+        now, bar = run.progress, self._bar
+        bar.initial, bar.n, bar.total = now.kept, now.done, now.total
+        bar.ncols = shutil.get_terminal_size().columns
+        bar.set_description(run.name, refresh=False)
+        if now.failed:
+            bar.set_postfix_str(f"{now.failed} failed", refresh=False)
+        bar.refresh()
 
     def close(self, run: ParallelRun) -> None:
-        self._progress.stop()
+        self._bar.close()
 
 
 class _NotebookView:
