@@ -27,6 +27,7 @@ _AHEAD_SECONDS = 0.05  # of work, as far as the last one tells
 _MOST_AHEAD = 32
 _PAUSE = 0.004
 _SHORTEST_PAUSE = 0.001
+_UNWATCHED = 0.05  # a call that is too slow may be so much slower before it is stopped
 # Never more than the system keeps for a socket: this side must not wait while the other does.
 _MOST_BYTES = 1 << 15
 
@@ -131,9 +132,13 @@ class Conversation:
         """
         shortest = min(limits.values())
         self._let_it_work()
-        while not self._channel.wait(max(0.0, min(self._left(limits), shortest))):
-            if self._left(limits) <= 0:
+        # How far it is costs more to know than most answers take.
+        wait = min(shortest, _UNWATCHED)
+        while not self._channel.wait(wait):
+            left = self._left(limits)
+            if left <= 0:
                 raise TimeoutError
+            wait = min(left, shortest)
         answer: Done | Failed = self._channel.receive(limits[RESULT])
         self._sent.popleft()
         if isinstance(answer, Done):
