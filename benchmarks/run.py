@@ -51,7 +51,6 @@ class Bench:
 
     def run(self, case: Case, peers: Sequence[str], runs: int, warm_up: bool) -> dict[str, Any]:
         """Run a case, all peers in turn, `runs` times; return its figures."""
-        runs = min(runs, case.runs or runs)
         data = case.data(self.folder / "data")
         expected = self.expected(case, data) if case.is_checked else None
         able = [peer for peer in peers if self._is_able(peer)]
@@ -172,7 +171,7 @@ def facts_of(out: Path, one: Measured) -> dict[str, Any]:
             facts["since_init"] = float(marks["end"]) - begun[0]
     if (out / "memory.jsonl").is_file():
         curve = [json.loads(line) for line in (out / "memory.jsonl").read_text().splitlines()]
-        facts |= {"driver_curve": thinned(curve), **driver_memory(curve)}
+        facts |= {"driver_curve": thinned(curve), **driver_memory(curve), **pace(curve)}
     return facts
 
 
@@ -191,6 +190,24 @@ def driver_memory(curve: list[dict[str, Any]]) -> dict[str, float]:
     half = curve[-1]["done"] / 2
     middle = next(at for at, point in enumerate(curve) if point["done"] >= half)
     return {"driver_mb": max(used), "driver_growth": max(used) - max(used[: middle + 1])}
+
+
+def pace(curve: list[dict[str, Any]], fewest: int = 20) -> dict[str, float]:
+    """Return how much longer a mini-batch took in the 2nd half of the mini-batches than in the 1st.
+
+    Nothing where there are too few points to tell.
+    """
+    at_work = [point for point in curve if point["done"]]
+    if len(at_work) < fewest:
+        return {}
+    first, last = at_work[0], at_work[-1]
+    half = (first["done"] + last["done"]) / 2
+    middle = next(point for point in at_work if point["done"] >= half)
+    before, after = (
+        (b["seconds"] - a["seconds"]) / max(1, b["done"] - a["done"])
+        for a, b in ((first, middle), (middle, last))
+    )
+    return {"slower": after / before}
 
 
 def _told(one: Measured) -> str:

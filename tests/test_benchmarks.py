@@ -14,7 +14,7 @@ from benchmarks.check import difference
 from benchmarks.data import empty_files, pictures, tables
 from benchmarks.jobs import Case, Verdict, cases
 from benchmarks.measure import measure
-from benchmarks.run import Bench
+from benchmarks.run import Bench, pace
 from benchmarks.tables import as_markdown
 
 
@@ -117,3 +117,22 @@ def test_every_program_of_a_job_is_there() -> None:
         assert (folder / "scripts" / case.script).is_file()
         for peer in case.peers:
             assert (folder / "programs" / f"{jobs.PROGRAMS[peer]}.py").is_file()
+
+
+LISTING = [(0.5 * n, 0) for n in range(10)]
+EVEN = [(5 + 0.5 * n, 100 * n) for n in range(1, 41)]
+SLOWER = [*EVEN[:20], *((15 + 1.5 * n, 2000 + 100 * n) for n in range(1, 21))]
+
+
+@pytest.mark.parametrize(
+    ("points", "slower"),
+    [(LISTING + EVEN, 1.0), (LISTING + SLOWER, 3.0), (LISTING + EVEN[:5], None)],
+    ids=["even", "three times as long", "too short to tell"],
+)
+def test_the_pace_of_both_halves_is_compared(
+    points: list[tuple[float, int]], slower: float | None
+) -> None:
+    """By the mini-batches done at each moment; what came before the first does not count."""
+    curve = [{"seconds": seconds, "done": done, "bytes": 0} for seconds, done in points]
+    found = pace(curve).get("slower")
+    assert found == (None if slower is None else pytest.approx(slower, rel=0.1))
