@@ -19,7 +19,7 @@ from typing import Any
 from daskprs.events import ClusterReady, Event
 from daskprs.host_tasks import end_host, run_on_host, survey_piece
 from daskprs.job import Job
-from daskprs.script_host import ScriptHost, StoppedError
+from daskprs.script_host import ScriptHost
 from daskprs.stay import check_progress, tell_end
 from daskprs.wording import counted
 from daskprs.work import Group, Survey
@@ -84,8 +84,6 @@ class LocalSession:
             indexes = tuple(mini_batch.index for mini_batch in group.mini_batches)
             try:
                 host = made.result()
-            except StoppedError as error:
-                return GroupResult([], indexes, worker=node, host_missing=str(error))
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
                 return GroupResult([], indexes, worker=node, host_missing=why)
