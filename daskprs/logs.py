@@ -88,14 +88,17 @@ class _LogFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = io.StringIO(newline="")
+        self._begin()
         self._is_new = not path.exists() or path.stat().st_size == 0
 
+    def _begin(self) -> None:
+        self._lines = io.StringIO(newline="")
+        self._rows = csv.writer(self._lines, lineterminator="\n")
+
     def row(self, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
-        writer = csv.writer(self._lines, lineterminator="\n")
         if self._is_new:
-            writer.writerow(columns)
-        writer.writerow(values)
+            self._rows.writerow(columns)
+        self._rows.writerow(values)
         self._added()
 
     def line(self, text: str) -> None:
@@ -113,7 +116,7 @@ class _LogFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab", buffering=0) as stream:
                 stream.write(_encoded(text))
-            self._lines = io.StringIO(newline="")
+            self._begin()
 
 
 class LogFolder:

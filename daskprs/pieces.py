@@ -21,7 +21,7 @@ __all__ = ["FilePaths", "FrameRows", "ListItems", "Piece", "TableParts", "TableS
 
 
 def _in_memory(path: str) -> bool:
-    return split_chain(path)[1].startswith("memory:")
+    return "memory:" in path and split_chain(path)[1].startswith("memory:")
 
 
 def _content(path: str, storage_options: Mapping[str, Any]) -> bytes | None:

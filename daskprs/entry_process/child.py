@@ -217,7 +217,10 @@ class _Service:
         _flush()
         is_short = message.whole_only and known.returned < known.total
         is_slow = known.load_seconds + known.run_seconds > _SLOW_SECONDS
-        return replace(known, rows=rows, result=returned, throws_away=is_short or is_slow)
+        return Done(
+            *(known.total, known.load_seconds, known.returned, known.run_seconds),
+            *(rows, returned, is_short or is_slow),
+        )
 
 
 def _shut_down(script: types.ModuleType) -> Done | Failed:

@@ -105,13 +105,13 @@ class Tracker:
 
     def loaded(self, total: int, seconds: float) -> None:
         """run() begins."""
-        step = self._step._replace(stage=RUN, since=time.monotonic())
-        self._tell(step._replace(total=total, load_seconds=seconds))
+        number, start = self._step.number, self._step.stderr_start
+        self._tell(Step(number, RUN, time.monotonic(), total, seconds, stderr_start=start))
 
     def returned(self, count: int, seconds: float) -> None:
         """Its results are made into rows."""
-        step = self._step._replace(stage=RESULT, since=time.monotonic())
-        self._tell(step._replace(returned=count, run_seconds=seconds))
+        number, _, _, total, loaded, _, _, start = self._step
+        self._tell(Step(number, RESULT, time.monotonic(), total, loaded, count, seconds, start))
 
     def _tell(self, step: Step) -> None:
         self._step = step

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 __all__ = ["INIT", "LOAD", "RESULT", "RUN", "SHUTDOWN", "Stage", "how_it_ended"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """What an entry process is doing while it is waited for, and how its end there is told."""
 
