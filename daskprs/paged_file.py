@@ -46,13 +46,16 @@ class PagedFile:
 
     def write(self, at: int, data: bytes) -> None:
         with self._lock:
-            done = 0
-            while done < len(data):
-                number, start = (at + done) // PAGE, (at + done) % PAGE
-                piece = data[done : done + PAGE - start]
-                self._page(number)[start : start + len(piece)] = piece
+            number, start = divmod(at, PAGE)
+            if start + len(data) <= PAGE:  # most do, and this is fast
+                self._page(number)[start : start + len(data)] = data
                 self._changed.add(number)
-                done += len(piece)
+                return
+            view = memoryview(data)
+            for number, begin, end in _spans(at, len(data)):
+                self._page(number)[begin:end] = view[: end - begin]
+                self._changed.add(number)
+                view = view[end - begin :]
 
     def _page(self, number: int) -> bytearray:
         page = self._pages.get(number)

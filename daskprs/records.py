@@ -117,6 +117,8 @@ class Records(Sequence[Record]):
 
     def find(self, index: int) -> int | None:
         """Return the position of the last record of a mini-batch, or None."""
+        if index > self._most_index:  # mostly, while a run goes on
+            return None
         at: int = _POSITION.unpack(self._last.read(index * _POSITION.size, _POSITION.size))[0]
         return at - 1 if at else None
 
