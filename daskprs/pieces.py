@@ -43,6 +43,10 @@ class FilePaths:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     contents: tuple[bytes, ...] | None = field(default=None, repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # There are many of them: without the names of their fields they are shorter.
+        return FilePaths, (self.paths, self.storage_options, self.contents)
+
     def load(self, scratch: str) -> list[str]:
         """Give local paths; files of other stores are fetched into `scratch` first."""
         if not self.paths or is_local(self.paths[0]):

@@ -19,7 +19,6 @@ import threading
 import time
 import traceback
 import types
-from dataclasses import replace
 from pathlib import Path
 
 from daskprs.entry_process import script_imports
@@ -212,7 +211,7 @@ class _Service:
             return (
                 told
                 if stage == "load"
-                else replace(told, total=known.total, load_seconds=known.load_seconds)
+                else told._replace(total=known.total, load_seconds=known.load_seconds)
             )
         _flush()
         is_short = message.whole_only and known.returned < known.total

@@ -9,8 +9,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "Channel",
@@ -50,8 +50,7 @@ class MiniBatchContext:
     global_row_index_lower_bound: int | None = None
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """First message to the child: the script and the world it expects."""
 
     script: str
@@ -59,12 +58,11 @@ class Start:
     arguments: list[str]
     output_format: str | None  # None: summary_only, no rows are wanted
     scratch: str  # folder for the files that a mini-batch fetches
-    to_csv_options: dict[str, Any] = field(default_factory=dict)
-    logging_level: str = "INFO"
+    to_csv_options: dict[str, Any]
+    logging_level: str
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One mini-batch: ``piece.load(scratch)`` gives what run() receives.
 
     Attributes
@@ -82,35 +80,30 @@ class Run:
     whole_only: bool = False
 
 
-@dataclass(frozen=True)
 class GoOn:
     """What was sent before this is not wanted any more, and what comes now is."""
 
 
-@dataclass(frozen=True)
 class Shutdown:
     """No work is left: call shutdown() and end."""
 
 
-@dataclass(frozen=True)
-class InitDone:
+class InitDone(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Rows as bytes that are ready to be written.
 
     `columns` are the names of a table's columns, or None where the format has none.
     """
 
     payload: bytes
-    count: int
+    count: int  # type: ignore[assignment]
     columns: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """The mini-batch is done, or shutdown() is.
 
     Attributes
@@ -132,8 +125,7 @@ class Done:
     throws_away: bool = False
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The user's code, or the loading, failed; `error` is its last line.
 
     What was sent ahead is not run, until a `GoOn` comes.
