@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daskprs.entry_process.conversation import Following
 from daskprs.entry_process.host import Reply
@@ -21,6 +21,9 @@ from daskprs.outcomes import Attempt, Outcome, Stretch, located
 from daskprs.script_host import ScriptHost, Slot
 from daskprs.splitting import Part, failed_items, part_of, split
 from daskprs.wording import counted
+
+if TYPE_CHECKING:
+    from daskprs.config import ParallelRunConfig
 
 __all__ = ["Limits", "try_mini_batch", "try_mini_batches"]
 
@@ -35,6 +38,15 @@ class Limits:
     run_invocation_timeout: float
     load_timeout: float
     split: bool = False
+
+    @classmethod
+    def of(cls, config: ParallelRunConfig) -> Limits:
+        return cls(
+            run_max_try=config.run_max_try,
+            run_invocation_timeout=config.run_invocation_timeout,
+            load_timeout=config.progress_update_timeout,
+            split=config.split_failed_mini_batches,
+        )
 
 
 def try_mini_batches(

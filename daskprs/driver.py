@@ -33,7 +33,7 @@ from daskprs.job import Job
 from daskprs.local_session import LocalSession
 from daskprs.local_start import LocalStart
 from daskprs.mini_batches import MiniBatch
-from daskprs.outcomes import FirstFailures, Outcome, Tally, threshold_exceeded
+from daskprs.outcomes import FirstFailures, Outcome, Tally, has_limits, threshold_exceeded
 from daskprs.output import ColumnsChangedError, RowStore
 from daskprs.planner import Planner
 from daskprs.splitting import items_still_failed, items_to_run
@@ -89,22 +89,14 @@ class Driver:
         self.failures = FirstFailures()
         self.kept_tally = Tally()
         self._canceled, self._wake = canceled, wake
-        config = job.config
-        self._limits = Limits(
-            run_max_try=config.run_max_try,
-            run_invocation_timeout=config.run_invocation_timeout,
-            load_timeout=config.progress_update_timeout,
-            split=config.split_failed_mini_batches,
-        )
-        allowed = (config.error_threshold, config.allowed_failed_count,
-                   config.allowed_failed_percent)  # fmt: skip
-        self._stop_at_failure = any(limit is not None and limit > -1 for limit in allowed)
+        self._limits = Limits.of(job.config)
+        self._stop_at_failure = has_limits(job.config)
         self._sizer = GroupSizer()
         self._ready: deque[MiniBatch] = deque()
         self._again: deque[Group | Survey] = deque()
         self._surveys = Surveys()
         self._open: set[int] = set()
-        self._suspects = Suspects(config.run_max_try)
+        self._suspects = Suspects(job.config.run_max_try)
         self._warned_long = False
         self._last_progress = time.monotonic()
         self._partitions: list[MiniBatch] = []
@@ -168,8 +160,7 @@ class Driver:
 
     def _find_place(self, local: LocalStart, stack: ExitStack) -> None:
         """Let work go to where it should go on this machine."""
-        is_wanted = self.session is not None or self._refill(local.slots) or self.rows.is_wanted
-        if is_wanted:
+        if self.session is not None or self._refill(local.slots) or self.rows.is_wanted:
             needs_cluster = self.rows.is_wanted or bool(self._partitions)
             place = local.place(stack, len(self._open), needs_cluster)
             if place is not None:
@@ -215,13 +206,11 @@ class Driver:
 
     def _check_thresholds(self) -> None:
         tally = self.tally + self.kept_tally
-        scheduled = self._all_scheduled()
-        planned = self.planner.planned if scheduled else None
+        planned = self.planner.planned if self._all_scheduled() else None
         why = threshold_exceeded(self.job.config, tally, planned=planned)
         if why is not None:
-            told = self.failures.text(tally)
             raise ThresholdExceededError(
-                f"{why}: the run was stopped. First failures:\n{told}",
+                f"{why}: the run was stopped. First failures:\n{self.failures.text(tally)}",
                 script_traceback=self.failures.traceback,
             )
 
@@ -380,13 +369,7 @@ class Driver:
             self.failures.add(outcome)
         if outcome.returned > outcome.total and not self._warned_long:
             self._warned_long = True
-            self.emit(
-                Noticed(
-                    f"run() returned {counted(outcome.returned, 'result')} for "
-                    f"{counted(outcome.total, 'item')} ({outcome.label}): all are written; this "
-                    "is said once."
-                )
-            )
+            self.emit(Noticed(f"{outcome.too_many}: all are written; this is said once."))
         self.emit(MiniBatchDone(outcome))
 
     def _take_survey(self, survey: Survey, found: Any) -> None:

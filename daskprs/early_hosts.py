@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from daskprs.scratch import scratch_folder
 from daskprs.script_host import ScriptHost, ScriptPackage
@@ -43,12 +44,13 @@ def early_hosts(
     futures: dict[str, _Made] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
-        for number in range(node_count):
-            node, share = f"node{number}", wanted // node_count + (number < wanted % node_count)
-            future = _made[package.token, node] = futures[node] = Future()
-            given = (future, package, node, threads, share, folder)
-            threading.Thread(target=_make, args=given, name="daskprs-early").start()
         try:
+            for number in range(node_count):
+                node, share = f"node{number}", wanted // node_count + (number < wanted % node_count)
+                future: _Made = Future()
+                given = (future, package, node, threads, share, folder)
+                _start_thread(_make, given)
+                _made[package.token, node] = futures[node] = future
             yield futures
         finally:
             for key in [key for key in _made if key[0] == package.token]:
@@ -70,12 +72,23 @@ def take_early_host(package: ScriptPackage, node: str) -> ScriptHost | None:
     return None if future is None else future.result()
 
 
+def _start_thread(target: Callable[..., None], given: tuple[Any, ...]) -> None:
+    try:
+        threading.Thread(target=target, args=given, name="daskprs-early").start()
+    except RuntimeError as error:  # the system has no more of them
+        raise OSError(str(error)) from error
+
+
 def _make(
     future: _Made, package: ScriptPackage, node: str, threads: int, count: int, folder: str
 ) -> None:
     try:
         host = ScriptHost(package, node=node, ip="127.0.0.1", threads=threads, folder=folder)
-        host.start_early(count)
+        try:
+            host.start_early(count)
+        except BaseException:
+            host.close()
+            raise
     except BaseException as error:
         future.set_exception(error)
     else:

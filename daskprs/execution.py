@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daskprs.cluster_rows import ClusterRows
+from daskprs.dask_imports import import_session
 from daskprs.data_files import WrittenFiles
 from daskprs.driver import Driver
 from daskprs.earlier import Earlier, only_what_failed
@@ -176,11 +177,10 @@ class Execution:
         with ExitStack() as stack:
             session = None
             if self._compute_target is not None:
-                from daskprs.session import Session
-
                 # A cluster that cannot be used is found out before anything is touched.
                 target = stack.enter_context(open_target(self._compute_target, job.config))
-                session = stack.enter_context(Session(job, target, self.wake, self._emit))
+                session_type = import_session()
+                session = stack.enter_context(session_type(job, target, self.wake, self._emit))
             self._begin(journal)
             self._plan_and_drive(session)
         self._check_something_succeeded()

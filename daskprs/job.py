@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daskprs.config import ParallelRunConfig
+from daskprs.dask_imports import DASK_IMPORTS
 from daskprs.data_files import changed_files, files_named, without_own_streams
 from daskprs.datasets import FrameDataset
 from daskprs.entry_script import EntryScriptSource
@@ -207,7 +208,8 @@ def _describe(dataset: Dataset, config: ParallelRunConfig) -> list[Any]:
     if reader is None:
         size = count_of(config.mini_batch_size)
         return ["files", urls, where, size if config.partition_keys is None else None]
-    from dask.base import tokenize
+    with DASK_IMPORTS:
+        from dask.base import tokenize
 
     size = bytes_of(config.mini_batch_size)
     facts = [dataset.format, dataset.quoted_newlines, tokenize(reader)]  # type: ignore[union-attr]

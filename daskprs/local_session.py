@@ -137,6 +137,10 @@ class LocalSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill the entry processes, if they have not ended, and end the threads; again is fine."""
         if not self._is_finished:
             self.abort()
             self.finish()

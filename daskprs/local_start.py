@@ -14,8 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from daskprs.dask_imports import import_session
 from daskprs.early_hosts import early_hosts
 from daskprs.events import Event, Noticed
+from daskprs.exceptions import RunCanceledError, TargetError
 from daskprs.local_session import LocalSession
 from daskprs.script_host import ScriptHost
 from daskprs.targets import open_target, processes_per_node
@@ -58,6 +60,7 @@ class LocalStart:
         self._began = time.monotonic()
         self._cluster: Future[tuple[Session, contextlib.ExitStack]] | None = None
         self._is_told = False
+        self._is_over = threading.Event()
 
     def start_processes(self, stack: contextlib.ExitStack, most: int) -> None:
         """Start processes, at most so many; again does nothing."""
@@ -104,6 +107,15 @@ class LocalStart:
         return self._started(is_alone and not needs_cluster)
 
     def _start_cluster(self, stack: contextlib.ExitStack) -> None:
+        if not threading.main_thread().is_alive():
+            # Python takes no more work for its thread pools, which Dask uses.
+            error = TargetError(
+                "no cluster can be started on this machine after the main thread has ended: let "
+                "it wait for the run."
+            )
+            self._cluster = Future()
+            self._cluster.set_exception(error)
+            return
         self._cluster = Future()
         thread = threading.Thread(target=self._make, args=(self._cluster,), name="daskprs-cluster")
         thread.daemon = True
@@ -112,11 +124,12 @@ class LocalStart:
 
     def _make(self, made: Future[tuple[Session, contextlib.ExitStack]]) -> None:
         try:
-            from daskprs.session import Session
-
+            session_type = import_session()
+            if self._is_over.is_set():
+                raise RunCanceledError("nobody wants a cluster any more")
             with contextlib.ExitStack() as undo:
                 target = undo.enter_context(open_target(None, self._job.config))
-                session = Session(self._job, target, self._wake, self._emit)
+                session = session_type(self._job, target, self._wake, self._emit)
                 made.set_result((undo.enter_context(session), undo.pop_all()))
         except BaseException as error:
             made.set_exception(error)
@@ -136,7 +149,9 @@ class LocalStart:
         self._emit(Noticed(f"the run goes on without Dask's dashboard: {error}"))
         return None
 
-    @staticmethod
-    def _end_cluster(made: Future[tuple[Session, contextlib.ExitStack]]) -> None:
+    def _end_cluster(self, made: Future[tuple[Session, contextlib.ExitStack]]) -> None:
+        self._is_over.set()
+        if self._session is not None:
+            self._session.end()  # now: a cluster that is being made keeps us waiting
         with contextlib.suppress(Exception):
             made.result(_END_SECONDS)[1].close()

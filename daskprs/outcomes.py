@@ -18,6 +18,7 @@ __all__ = [
     "Stretch",
     "Tally",
     "distinct",
+    "has_limits",
     "located",
     "threshold_exceeded",
 ]
@@ -105,6 +106,12 @@ class Outcome:
     def tries(self) -> int:
         return len(self.attempts)
 
+    @property
+    def too_many(self) -> str:
+        """Say that there are more results than items; only where that is so."""
+        returned, total = counted(self.returned, "result"), counted(self.total, "item")
+        return f"run() returned {returned} for {total} ({self.label})"
+
 
 @dataclass
 class Counts:
@@ -137,6 +144,12 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.mini_batches + other.mini_batches, self.items + other.items)
+
+
+def has_limits(config: ParallelRunConfig) -> bool:
+    """Say whether a failure may end the run."""
+    limits = (config.error_threshold, config.allowed_failed_count, config.allowed_failed_percent)
+    return any(limit is not None and limit > -1 for limit in limits)
 
 
 def threshold_exceeded(

@@ -68,8 +68,8 @@ def watch(run: ParallelRun) -> Iterator[None]:
 
 
 def _view() -> _View:
-    shell = sys.modules.get("IPython")
-    instance = shell.get_ipython() if shell is not None else None
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    instance = None if get_shell is None else get_shell()
     if instance is not None and hasattr(instance, "kernel"):
         return _NotebookView()
     if sys.stderr.isatty():

@@ -10,8 +10,11 @@ import shutil
 import site
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from daskprs.dask_imports import DASK_IMPORTS
 
 __all__ = ["scratch_folder"]
 
@@ -21,10 +24,10 @@ _SETTING = re.compile(r"temporary[-_]directory\W*:", re.IGNORECASE)
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Make a folder in Dask's scratch space, and remove those that killed runs have left there.
+    """Make a folder in Dask's scratch space, and remove what was left there by those killed.
 
-    Each cluster that starts there looks too for folders beside which a lock stands that nobody
-    holds.
+    These are folders beside which a lock stands that nobody holds: each cluster that starts there
+    looks for them, too.
 
     Raises
     ------
@@ -32,17 +35,16 @@ def scratch_folder() -> Iterator[str]:
     """
     space = _space()
     _remove_what_is_left(space)
-    folder = tempfile.mkdtemp(prefix="daskprs-", dir=space)
-    lock = None
+    folder = os.path.join(space, f"daskprs-{uuid.uuid4().hex[:12]}")
+    lock = _locked(f"{folder}{_LOCK}")  # first: what is killed now leaves nothing without one
     try:
-        lock = _locked(f"{folder}{_LOCK}")
+        os.mkdir(folder, 0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{folder}{_LOCK}")
-            os.close(lock)
+        with contextlib.suppress(OSError):
+            os.unlink(f"{folder}{_LOCK}")
+        os.close(lock)
 
 
 def _space() -> str:
@@ -60,10 +62,12 @@ def _configured() -> str | None:
     """Return Dask's temporary-directory; Dask is imported only where something may set it."""
     if "dask" not in sys.modules and not _may_be_configured():
         return None
-    import dask
+    with contextlib.suppress(Exception), DASK_IMPORTS:  # which a cluster would tell
+        import dask
 
-    folder: str | None = dask.config.get("temporary-directory")
-    return folder
+        folder = dask.config.get("temporary-directory")
+        return folder if isinstance(folder, str) else None
+    return None
 
 
 def _may_be_configured() -> bool:
@@ -72,15 +76,15 @@ def _may_be_configured() -> bool:
     # Where Dask looks for its configuration when none of its variables is set.
     roots = ["/etc", *(os.path.join(prefix, "etc") for prefix in (sys.prefix, *site.PREFIXES))]
     for folder in (*roots, os.path.expanduser("~/.config")):
-        with contextlib.suppress(OSError):
-            for file in Path(folder, "dask").iterdir():
+        for file in Path(folder, "dask").glob("*"):
+            with contextlib.suppress(OSError):  # a folder; or one that we may not read
                 if _SETTING.search(file.read_text("utf-8", "replace")):
                     return True
     return False
 
 
 def _remove_what_is_left(space: str) -> None:
-    for lock in Path(space).glob(f"daskprs-*{_LOCK}"):
+    for lock in Path(space).glob(f"*{_LOCK}"):
         with contextlib.suppress(OSError):
             descriptor = os.open(lock, os.O_RDWR)
             try:

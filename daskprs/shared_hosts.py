@@ -162,10 +162,10 @@ def _make_host(package: ScriptPackage) -> ScriptHost:
 
 def _dask_worker() -> Any:
     """Return the distributed worker that runs this thread's task, or None."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
+    get_worker = getattr(sys.modules.get("distributed"), "get_worker", None)
+    if get_worker is None:
         return None
     try:
-        return distributed.get_worker()
+        return get_worker()
     except ValueError:
         return None

@@ -19,12 +19,12 @@ from daskprs.mini_batches import Dataset, bytes_of, count_of
 from daskprs.output_folder import Lock, OutputFolder
 from daskprs.plan import Plan
 from daskprs.redaction import Secrets
+from daskprs.run import ParallelRun  # now: an import registers what nobody can register later
 from daskprs.side_inputs import NamedModel, SideInput, SideModel, SidePath
 from daskprs.targets import check_target
 
 if TYPE_CHECKING:
     from daskprs.job import Argument, Job
-    from daskprs.run import ParallelRun
 
 __all__ = ["ParallelRunStep", "check_step_name"]
 
@@ -233,8 +233,6 @@ class ParallelRunStep:
         OutputError
             The output folder cannot be used, or is in use.
         """
-        from daskprs.run import ParallelRun
-
         job.folder.make()
         lock = Lock(job.folder)
         lock.acquire()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from daskprs._version import __version__
 from daskprs.config import ParallelRunConfig
+from daskprs.dask_imports import DASK_IMPORTS
 from daskprs.exceptions import ConfigError, TargetError
 from daskprs.gpus import visible_gpus
 
@@ -41,6 +42,8 @@ LEASE_SECONDS = 60.0
 _DASHBOARD_PORT = 8787
 # Dask keeps so many messages of each connection for debugging, with the mini-batches in them.
 _FEW_MESSAGES = {"distributed.admin.low-level-log-length": 10}
+# Settings and warnings are those of the whole process, and are put back in the end.
+_STARTING = threading.Lock()
 _PROTOCOLS = "tcp|tls|ws|wss|ucx|ucxx"
 _ADDRESS = re.compile(rf"({_PROTOCOLS})://[^\s]+:\d+(/.*)?|inproc://.+|[^\s:/]+:\d+")
 
@@ -159,11 +162,14 @@ def check_target(value: object) -> None:
     ------
     ConfigError
     """
-    distributed = sys.modules.get("distributed")
-    is_client = distributed is not None and isinstance(value, distributed.Client)
+    if value is None:
+        return
+    # Another thread may be just importing it.
+    client = getattr(sys.modules.get("distributed"), "Client", None)
+    is_client = client is not None and isinstance(value, client)
     is_cluster = hasattr(value, "scheduler_address") and hasattr(value, "scale")
     is_address = isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
-    if not (value is None or is_client or is_cluster or is_address):
+    if not (is_client or is_cluster or is_address):
         raise ConfigError.of(
             "compute_target",
             value,
@@ -228,13 +234,13 @@ def _local_cluster(config: ParallelRunConfig) -> Iterator[tuple[Client, str | No
     from daskprs.dashboard import SCHEDULER_OPTIONS, QuietWorker, add_dashboard, is_available
 
     def connected(cluster: LocalCluster) -> Client:
-        with dask.config.set(_FEW_MESSAGES):
+        with _STARTING, dask.config.set(_FEW_MESSAGES):
             return Client(cluster, set_as_default=False)
 
     # Warnings of Dask about a busy driver are no news to the person who runs a script.
     for name in ("distributed.utils_perf", "distributed.shuffle"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _QUIET, warnings.catch_warnings(), dask.config.set(_FEW_MESSAGES):
+    with _STARTING, _QUIET, warnings.catch_warnings(), dask.config.set(_FEW_MESSAGES):
         # Somebody may take the dashboard's port in this moment: then it gets another one.
         warnings.filterwarnings("ignore", message=r"\s*Port \d+ is already in use")
         cluster = _started(
@@ -262,7 +268,8 @@ def processes_per_node(count: int | None) -> int:
     """Return how many entry processes a node of a local cluster has; `count` is what was set."""
     if known := count or len(visible_gpus()):
         return known
-    from dask.system import CPU_COUNT
+    with DASK_IMPORTS:
+        from dask.system import CPU_COUNT
 
     return int(CPU_COUNT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from daskprs.early_hosts import early_hosts, take_early_host
 from daskprs.exceptions import InitFailedError, TargetError
 from daskprs.mini_batches import MiniBatch
 from daskprs.scratch import scratch_folder
-from daskprs.script_host import InitGaveUpError, ScriptPackage
+from daskprs.script_host import InitGaveUpError, ScriptHost, ScriptPackage
 from daskprs.targets import open_target
 
 SCRIPT = """
@@ -164,7 +165,44 @@ with scratch_folder() as folder:
 """
 
 
-@pytest.mark.parametrize("way", ["variable", "file", "file elsewhere", "other settings", "none"])
+def test_what_killed_clusters_of_dask_have_left_is_removed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They did it for one another so far; a run that is short has none."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    space = tmp_path / "dask-scratch-space"
+    for name in ("scheduler-old", "worker-alive"):
+        (space / name).mkdir(parents=True)
+        (space / f"{name}.dirlock").touch()
+    with (space / "worker-alive.dirlock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with scratch_folder():
+            pass
+    assert sorted(path.name for path in space.iterdir()) == ["worker-alive", "worker-alive.dirlock"]
+
+
+def test_a_host_whose_processes_cannot_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_threads(host: ScriptHost, count: int) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(ScriptHost, "start_early", no_threads)
+    (tmp_path / "score.py").touch()
+    given = package(tmp_path, "token-e")
+    with early_hosts(given, node_count=1, threads=2, most=2) as made:
+        with pytest.raises(RuntimeError, match="new thread"):
+            made["node0"].result(10)
+        inside = list((tmp_path / "dask-scratch-space").glob("*/*"))
+        assert inside == []
+
+
+@pytest.mark.parametrize(
+    "way", ["variable", "file", "file elsewhere", "other settings", "none", "broken", "no text"]
+)
 def test_files_are_where_dask_s_configuration_says_which_is_read_only_if_there_is_one(
     tmp_path: Path, way: str
 ) -> None:
@@ -174,9 +212,15 @@ def test_files_are_where_dask_s_configuration_says_which_is_read_only_if_there_i
     if way == "other settings":
         setting = "# temporary-directories\ndistributed:\n  version: 2\n"
     config = tmp_path / folders.get(way, "home/.config/dask") / "dask.yaml"
+    if way == "broken":
+        setting = "temporary-directory: [unclosed\n"
+    if way == "no text":
+        setting = "temporary-directory: 5\n"
     if way not in ("variable", "none"):
         config.parent.mkdir(parents=True)
         config.write_text(setting)
+        for name in ("a folder", ".git", "zz"):
+            (config.parent / name).mkdir()
     given = {k: v for k, v in os.environ.items() if not k.startswith("DASK_")}
     given |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
     if way == "variable":
@@ -187,9 +231,9 @@ def test_files_are_where_dask_s_configuration_says_which_is_read_only_if_there_i
         [sys.executable, "-c", SCRATCH], env=given, capture_output=True, text=True
     )
     folder, is_imported = done.stdout.split()
-    is_set = way not in ("other settings", "none")
+    is_set = way in ("variable", "file", "file elsewhere")
     assert Path(folder).parent == (place if is_set else tmp_path) / "dask-scratch-space"
-    assert is_imported == str(is_set)
+    assert is_imported == str(is_set or way == "no text")
 
 
 def test_a_temporary_folder_that_is_gone_is_told(

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.dataframe as dd
 import pandas as pd
 import pytest
@@ -33,6 +35,7 @@ from daskprs.events import ClusterReady
 from daskprs.local_session import LocalWindow
 from daskprs.script_host import ScriptHost
 from daskprs.stay import check_progress
+from daskprs.targets import check_target, open_target
 
 pytestmark = pytest.mark.usefixtures("no_daskprs_threads")
 
@@ -306,6 +309,106 @@ def test_no_place_at_all_is_told(workplace: Any, monkeypatch: pytest.MonkeyPatch
     run = step(workplace, None, 3).submit()
     with pytest.raises(TargetError, match="no room"):
         run.wait_for_completion(timeout=20)
+
+
+# Imports from several threads
+
+LATE = """
+import sys, threading, time
+from pathlib import Path
+import daskprs.local_start
+from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep
+
+daskprs.local_start.ALONE_SECONDS = 0.2
+script, source, output, processes = sys.argv[1:]
+config = ParallelRunConfig(
+    entry_script=script, mini_batch_size=1, process_count_per_node=int(processes) or None
+)
+
+def work():
+    time.sleep(0.5)
+    assert not threading.main_thread().is_alive()
+    run = ParallelRunStep("late-run", config, [FileDataset(source)], output).submit()
+    print(run.wait_for_completion(), *run.notices, flush=True)
+
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize("processes", [2, 0], ids=["two processes", "as many as there are cores"])
+def test_a_thread_may_run_what_it_likes_after_the_main_thread_has_ended(
+    workplace: Any, processes: int
+) -> None:
+    """Dask cannot start any more then: Python has closed its thread pools."""
+    script = workplace.script("import time\ndef run(m):\n    time.sleep(0.1)\n    return m")
+    given = [str(script), str(workplace.files(20)), str(workplace.output), str(processes)]
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, *given], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("Completed the run goes on without Dask's dashboard"), done.stderr
+    assert "after the main thread has ended: let it wait for the run" in done.stdout
+    assert done.stderr == ""
+    assert len(workplace.rows()) == 20
+
+
+IMPORTS = """
+import sys
+
+class Finder:
+    left = int(sys.argv[1])
+
+    def find_spec(self, name, *given):
+        if name == "daskprs.session" and self.left:
+            Finder.left -= 1
+            raise ImportError("cannot import name 'x' from partially initialized module 'y'")
+
+sys.meta_path.insert(0, Finder())
+from daskprs import dask_imports
+dask_imports._PAUSE = 0.01
+try:
+    print(dask_imports.import_session().__name__)
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("failures", "said"), [(0, "Session"), (2, "Session"), (3, "cannot")])
+def test_dask_is_imported_again_where_another_import_came_in_between(
+    failures: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(failures)], capture_output=True, text=True
+    )
+    assert done.stdout.startswith(said), done.stderr
+
+
+def test_a_step_is_made_while_another_thread_imports_dask(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that is just being imported lacks most of its names."""
+    made = step(workplace, None, 3, process_count_per_node=2)
+    monkeypatch.setitem(sys.modules, "distributed", types.ModuleType("distributed"))
+    run = made.submit()
+    check_target("tcp://127.0.0.1:8786")
+    assert run.wait_for_completion() == "Completed"
+
+
+def test_clusters_that_start_at_the_same_time_put_dask_s_settings_back(workplace: Any) -> None:
+    config = ParallelRunConfig(entry_script=__file__, process_count_per_node=1)
+    name = "distributed.admin.low-level-log-length"
+    before, together = dask.config.get(name), threading.Barrier(4)
+
+    def start() -> None:
+        together.wait(20)
+        with open_target(None, config):
+            pass
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert dask.config.get(name) == before
 
 
 # The window, and the limit of its waiting
