@@ -45,7 +45,7 @@ class FilePaths:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # There are many of them: without the names of their fields they are shorter.
-        return FilePaths, (self.paths, self.storage_options, self.contents)
+        return type(self), (self.paths, self.storage_options, self.contents)
 
     def load(self, scratch: str) -> list[str]:
         """Give local paths; files of other stores are fetched into `scratch` first."""
