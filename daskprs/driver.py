@@ -283,7 +283,7 @@ class Driver:
             return Survey(source_of(piece), piece.portable())
         if not self._ready:
             return None
-        left = len(self._ready) if self.planner.is_exhausted else None
+        left = self.planner.left(len(self._ready))
         return self._group(self._sizer.size(left, slots))
 
     def _group(self, most: int) -> Group:

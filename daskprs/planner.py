@@ -100,6 +100,10 @@ class Planner:
         """Return the next mini-batch that is there already."""
         return self._waiting.popleft() if self._waiting else None
 
+    def left(self, taken: int) -> int | None:
+        """Add what will still come out to what was taken; None while the plan goes on."""
+        return taken + len(self._waiting) if self.is_complete else None
+
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing more will come out."""

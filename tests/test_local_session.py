@@ -32,7 +32,7 @@ from daskprs import (
     local_start,
 )
 from daskprs.events import ClusterReady
-from daskprs.local_session import LocalWindow
+from daskprs.local_session import LocalSession, LocalWindow
 from daskprs.script_host import ScriptHost
 from daskprs.stay import check_progress
 from daskprs.targets import check_target, open_target
@@ -104,6 +104,25 @@ def test_a_short_run_does_not_import_dask_s_cluster(workplace: Any, kind: str) -
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["Completed None", ""]
     assert len(workplace.rows()) == (5 if kind == "files" else 40)
+
+
+def test_no_process_is_given_more_than_its_share_of_what_is_left(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it: else the others would wait for it in the end."""
+    real, sizes = LocalSession.run_group, []
+
+    def noted(session: LocalSession, group: Any, *how: Any) -> None:
+        sizes.append(len(group.mini_batches))
+        real(session, group, *how)
+
+    monkeypatch.setattr(LocalSession, "run_group", noted)
+    run = step(workplace, None, 400, process_count_per_node=2).submit()
+    assert run.wait_for_completion() == "Completed"
+    left = [400 - sum(sizes[:number]) for number in range(len(sizes))]
+    assert sum(sizes) == 400
+    assert max(sizes) > 8, "quick ones travel together"
+    assert all(size <= max(1, rest // 4) for size, rest in zip(sizes, left, strict=True))
 
 
 # With a cluster later
