@@ -109,7 +109,7 @@ def test_a_short_run_does_not_import_dask_s_cluster(workplace: Any, kind: str) -
 def test_no_process_is_given_more_than_its_share_of_what_is_left(
     workplace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of it: else the others would wait for it in the end."""
+    """Half of its share: else the others would wait for it in the end."""
     real, sizes = LocalSession.run_group, []
 
     def noted(session: LocalSession, group: Any, *how: Any) -> None:
