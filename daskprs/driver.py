@@ -162,7 +162,7 @@ class Driver:
         """Let work go to where it should go on this machine."""
         if self.session is not None or self._refill(local.slots) or self.rows.is_wanted:
             needs_cluster = self.rows.is_wanted or bool(self._partitions)
-            place = local.place(stack, len(self._open), needs_cluster)
+            place = local.place(stack, len(self._open), needs_cluster, self._sizer.is_quick)
             if place is not None:
                 self._use(place)
 

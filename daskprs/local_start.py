@@ -74,7 +74,7 @@ class LocalStart:
                 self._hosts = {}
 
     def place(
-        self, stack: contextlib.ExitStack, most: int, needs_cluster: bool
+        self, stack: contextlib.ExitStack, most: int, needs_cluster: bool, is_quick: bool = False
     ) -> LocalSession | Session | None:
         """Return where work goes from now on, if that has changed.
 
@@ -86,6 +86,8 @@ class LocalStart:
             Mini-batches that are known.
         needs_cluster : bool
             Some of the work is for a cluster only.
+        is_quick : bool
+            The threads of a cluster in this process would cost more than its dashboard is worth.
 
         Raises
         ------
@@ -100,7 +102,7 @@ class LocalStart:
             session = LocalSession(self._job, self._hosts, places, self._wake, self._emit)
             self._session = stack.enter_context(session)
             return session
-        is_long = time.monotonic() - self._began > ALONE_SECONDS
+        is_long = time.monotonic() - self._began > ALONE_SECONDS and not is_quick
         is_alone = self._session is not None and self._session.slots > 0
         if self._cluster is None and (needs_cluster or is_long or not is_alone):
             self._start_cluster(stack)

@@ -20,6 +20,7 @@ GROUP_SECONDS = 1.0
 # A scheduler is good for some hundreds of tasks a second, whoever else uses it.
 TASKS_PER_SECOND = 200
 MOST_IN_GROUP = 1000
+QUICK_SECONDS = 0.001
 
 
 @dataclass
@@ -64,6 +65,11 @@ class GroupSizer:
         wanted = int(self.seconds(slots) / max(self._each, 1e-6))
         # Growing by doubling keeps one lucky mini-batch from deciding for a thousand.
         self._size = max(1, min(wanted, self._size * 2, MOST_IN_GROUP))
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether mini-batches take so little that each instruction of ours counts."""
+        return self._each is not None and self._each < QUICK_SECONDS
 
     def size(self, left: int | None, slots: int) -> int:
         """Return how many to take; `left` (None: unknown) are to be shared by all slots."""

@@ -191,6 +191,22 @@ def test_a_slow_mini_batch_goes_on_while_a_cluster_comes(workplace: Any, soon: N
     assert workplace.row_counts() == rows_of(30)
 
 
+def test_quick_mini_batches_stay_without_a_cluster(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads of a cluster in the same process would slow them down."""
+    monkeypatch.setattr("daskprs.work.QUICK_SECONDS", 0.1)  # the machine may be busy
+    script = workplace.script("def run(mini_batch): return [os.path.basename(mini_batch[0])]")
+    run = step(workplace, None, 5000, script=script, process_count_per_node=2).submit()
+    places = places_of(run)
+    wait_until(lambda: run.progress.done > 1000)
+    monkeypatch.setattr(local_start, "ALONE_SECONDS", 0.0)
+    assert run.progress.done < 5000
+    assert run.wait_for_completion() == "Completed"
+    assert places == [None]
+    assert workplace.row_counts() == rows_of(5000)
+
+
 def test_a_run_that_ends_while_its_cluster_starts_leaves_none(
     workplace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,3 +54,12 @@ def test_a_group_is_never_empty_and_never_larger_than_allowed(
         sizer.saw(count, seconds, slots)
     assert 1 <= sizer.size(left, slots) <= MOST_IN_GROUP
     assert GroupSizer.seconds(slots) >= GROUP_SECONDS
+
+
+@pytest.mark.parametrize(("seconds", "is_quick"), [(0.0005, True), (0.0015, False)])
+def test_mini_batches_of_less_than_a_millisecond_are_quick(seconds: float, is_quick: bool) -> None:
+    sizer = GroupSizer()
+    assert not sizer.is_quick, "nothing is known yet"
+    for _ in range(10):
+        sizer.saw(100, 100 * seconds, 2)
+    assert sizer.is_quick == is_quick
