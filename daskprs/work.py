@@ -72,8 +72,11 @@ class GroupSizer:
         return self._each is not None and self._each < QUICK_SECONDS
 
     def size(self, left: int | None, slots: int) -> int:
-        """Return how many to take; `left` (None: unknown) are to be shared by all slots."""
-        if left is None:
+        """Return how many to take; `left` (None: unknown) are to be shared by all slots.
+
+        Not on a large cluster: the many small tasks in the end are more than its scheduler can do.
+        """
+        if left is None or self.seconds(slots) > GROUP_SECONDS:
             return self._size
         return max(1, min(self._size, left // (2 * max(1, slots))))
 

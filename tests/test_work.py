@@ -64,3 +64,14 @@ def test_mini_batches_of_less_than_a_millisecond_are_quick(seconds: float, is_qu
     for _ in range(10):
         sizer.saw(100, 100 * seconds, 2)
     assert sizer.is_quick == is_quick
+
+
+@pytest.mark.parametrize(
+    ("slots", "left", "size"),
+    [(2, 1000, 100), (2, 100, 25), (2, 1, 1), (200, 800, 2), (1000, 8000, 500)],
+)
+def test_what_is_left_is_shared_out_but_not_in_small_tasks_on_a_large_cluster(
+    slots: int, left: int, size: int
+) -> None:
+    """On 1,000 processes a task takes five seconds, also in the end."""
+    assert grown(0.01, slots).size(left, slots) == size
