@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psutil
+
 from daskprs.attempts import Limits, try_mini_batches
 from daskprs.mini_batches import MiniBatch, TableSlice
 from daskprs.outcomes import Outcome
@@ -74,8 +76,6 @@ def run_on_host(
 
 
 def _sample(host: ScriptHost, slot: Slot) -> Sample | None:
-    import psutil  # not before the processes start
-
     if slot.pid is None:
         return None
     try:

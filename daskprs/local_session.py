@@ -119,8 +119,11 @@ class LocalSession:
         """All is done: shutdown() in every process, and the last of the logs."""
         self._is_finished = True
         for made in self._hosts.values():
-            with contextlib.suppress(Exception):
-                tell_end(self._emit, end_host(made.result()))
+            end = None
+            with contextlib.suppress(Exception):  # there was no place for the script
+                end = end_host(made.result())
+            if end is not None:
+                tell_end(self._emit, end)
 
     def abort(self) -> None:
         """Kill the entry processes now; what waits for them ends by itself."""
@@ -141,10 +144,12 @@ class LocalSession:
 
     def end(self) -> None:
         """Kill the entry processes, if they have not ended, and end the threads; again is fine."""
-        if not self._is_finished:
-            self.abort()
-            self.finish()
-        self.window.close()
+        try:
+            if not self._is_finished:
+                self.abort()
+                self.finish()
+        finally:
+            self.window.close()
 
 
 class LocalWindow:
