@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -133,27 +134,26 @@ def new_bucket(server: Server) -> Iterator[Bucket]:
 def serve(kind: str, folder: Path) -> Iterator[Server]:
     """Start the server of a kind of store, with its data in a folder."""
     secret = base64.b64encode(f"Canary+{uuid.uuid4()}/{uuid.uuid4()}".encode()).decode()
-    port = free_port()
     environment = {
         **os.environ,
         "AZURITE_ACCOUNTS": f"{ACCOUNT}:{secret}",
         "INITIAL_NO_AUTH_ACTION_COUNT": str(_UNCHECKED),
     }
-    command = _moto(port) if kind == "s3" else _azurite(port, folder)
+    command = _moto() if kind == "s3" else _azurite(folder)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     try:
-        _wait_for(port, process, folder / "server.log")
+        port = _port_of(process, folder / "server.log")
         yield _with_user(port) if kind == "s3" else Server(kind, port, ACCOUNT, secret)
     finally:
         process.kill()
         process.wait()
 
 
-def _moto(port: int) -> list[str]:
+def _moto() -> list[str]:
     pytest.importorskip("moto.server", reason="moto and flask are not installed")
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
 
 
 def _with_user(port: int) -> Server:
@@ -175,31 +175,35 @@ def _with_user(port: int) -> Server:
     return Server("s3", port, key["AccessKeyId"], key["SecretAccessKey"])
 
 
-def _azurite(port: int, folder: Path) -> list[str]:
+def _azurite(folder: Path) -> list[str]:
     pytest.importorskip("adlfs", reason="adlfs is not installed")
     node = shutil.which("node")
     if node is None or not AZURITE.is_file():
         pytest.skip("Azurite needs node, and `make build/azurite`")
-    where = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
+    where = ["--blobHost", "127.0.0.1", "--blobPort", "0", "--location", str(folder)]
     quiet = ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     return [node, str(AZURITE), *where, *quiet]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _port_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait for the port that a server took: one chosen for it could be another's by then."""
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
+        if told := re.search(r"on http://127\.0\.0\.1:(\d+)", log.read_text(errors="replace")):
+            port = int(told[1])
+            socket.create_connection(("127.0.0.1", port), 5).close()
+            return port
         time.sleep(0.05)
     process.kill()
     raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')}")
+
+
+@contextlib.contextmanager
+def port_without_server() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 class Proxy:

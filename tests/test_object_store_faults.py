@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_stores import Bucket, Proxy, Server, free_port, proxied
+from object_stores import Bucket, Proxy, Server, port_without_server, proxied
 from output_runs import content, run, start
 
 from daskprs import (
@@ -96,10 +96,11 @@ def test_a_lock_of_another_machine_without_a_sign_of_life_is_taken_over(
 # What is wrong before any work starts
 
 
-def wrong_options(server: Server, what: str) -> dict[str, str]:
-    if what == "wrong key":
-        return server.options(secret="d3Jvbmcga2V5")
-    return server.options(port=free_port() if what == "no server" else None)
+@pytest.fixture
+def wrong_options(bucket: Bucket, what: str) -> Iterator[dict[str, str]]:
+    secret = "d3Jvbmcga2V5" if what == "wrong key" else None
+    with port_without_server() as port:
+        yield bucket.server.options(port if what == "no server" else None, secret)
 
 
 @pytest.mark.parametrize("what", ["wrong key", "no bucket", "no server"])
@@ -107,15 +108,15 @@ def test_a_store_that_cannot_be_written_to_is_told_in_a_line(
     workplace: Any,
     bucket: Bucket,
     what: str,
+    wrong_options: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With exit code 2, before any work starts."""
     url = bucket.url("out") if what != "no bucket" else f"{bucket.kind}://no-such-bucket-1/out"
-    options = wrong_options(bucket.server, what)
     words = ["run", workplace.script(NAMES), "--files", workplace.files(1), "--output", url]
     words += ["--progress-update-timeout", LIMIT]
-    words += [f"--storage-option={name}={text}" for name, text in options.items()]
+    words += [f"--storage-option={name}={text}" for name, text in wrong_options.items()]
     monkeypatch.setattr(sys, "argv", ["daskprs", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -132,10 +133,10 @@ def test_a_store_that_cannot_be_written_to_is_told_in_a_line(
 
 @pytest.mark.parametrize("what", ["wrong key", "no bucket", "no server"])
 def test_an_input_that_cannot_be_listed_is_told_before_the_run(
-    workplace: Any, bucket: Bucket, what: str
+    workplace: Any, bucket: Bucket, what: str, wrong_options: dict[str, str]
 ) -> None:
     url = bucket.url("in") if what != "no bucket" else f"{bucket.kind}://no-such-bucket-1/in"
-    files = FileDataset(url, storage_options=wrong_options(bucket.server, what))
+    files = FileDataset(url, storage_options=wrong_options)
     script = workplace.script(NAMES)
     config = ParallelRunConfig(entry_script=script, progress_update_timeout=LIMIT)
     step = ParallelRunStep("objects", config, [files], workplace.output)
