@@ -251,9 +251,12 @@ def test_a_limit_that_is_exceeded_in_the_cluster_ends_the_run(workplace: Any, so
 
         def run(mini_batch):
             name = os.path.basename(mini_batch[0])
-            time.sleep(0.05 if name < "f00040.bin" else 1000)
+            time.sleep(0.05)
             if name == "f00039.bin":
+                mark("failed")
                 raise ValueError("the last straw")
+            if marks("failed"):
+                time.sleep(1000)
             return [name]
         """
     run = step(
@@ -370,6 +373,10 @@ threading.Thread(target=work).start()
 """
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] in ((3, 12, 0), (3, 12, 1)),
+    reason="Python 3.12.0 and 3.12.1 start no threads after the main thread has ended",
+)
 @pytest.mark.parametrize("processes", [2, 0], ids=["two processes", "as many as there are cores"])
 def test_a_thread_may_run_what_it_likes_after_the_main_thread_has_ended(
     workplace: Any, processes: int
