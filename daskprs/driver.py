@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daskprs.attempts import Limits
@@ -349,17 +348,17 @@ class Driver:
         try:
             record = self.store.add(outcome)
         except ColumnsChangedError as error:
-            outcome = replace(
-                outcome, failed=True, returned=0, rows=None, error=str(error),
+            outcome = outcome._replace(
+                failed=True, returned=0, rows=None, error=str(error),
                 items=items_to_run(mini_batch, outcome.total),
             )  # fmt: skip
             record = self.store.add(outcome)
         if mini_batch.again:
             total, succeeded = record.total, record.succeeded
-            outcome = replace(outcome, total=total, returned=succeeded, failed=record.failed)
+            outcome = outcome._replace(total=total, returned=succeeded, failed=record.failed)
             if record.bad_items:
                 items = items_still_failed(mini_batch, record.bad_items, total, outcome.items)
-                outcome = replace(outcome, items=self.job.secrets.hide_in(items))
+                outcome = outcome._replace(items=self.job.secrets.hide_in(items))
         self._open.discard(outcome.index)
         self.rows.done(mini_batch)
         self.tally.add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from daskprs.mini_batches import MiniBatch
 from daskprs.records import Record, Records, Row
@@ -112,4 +112,4 @@ def only_what_failed(mini_batch: MiniBatch, record: Record) -> MiniBatch:
     """Return a mini-batch that has rows as one of those items that have failed."""
     ranges = tuple((bad.start, bad.stop) for bad in record.bad_items)
     is_whole = ranges == ((0, record.total),)
-    return replace(mini_batch, again=True, only=None if is_whole else ranges)
+    return mini_batch._replace(again=True, only=None if is_whole else ranges)

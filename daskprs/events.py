@@ -107,6 +107,6 @@ def without_secrets(event: Event, secrets: Secrets) -> Event:
     if isinstance(event, InitTried):
         reply = event.record.reply
         error, traceback = secrets.hide(reply.error), secrets.hide(reply.traceback)
-        reply = replace(reply, error=error, traceback=traceback)
+        reply = reply._replace(error=error, traceback=traceback)
         return InitTried(replace(event.record, reply=reply))
     return Noticed(secrets.hide(event.text)) if isinstance(event, Noticed) else event

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from daskprs.config import DEFAULT_FILES, DEFAULT_TABLE_BYTES, ParallelRunConfig, parse_size
 from daskprs.datasets import FileDataset, FrameDataset, TabularDataset
@@ -38,8 +37,7 @@ __all__ = [
 Dataset = FileDataset | TabularDataset | FrameDataset
 
 
-@dataclass(frozen=True)
-class MiniBatch:
+class MiniBatch(NamedTuple):
     """One call of run(); those of a `ParallelRunStep` are told by its plan().
 
     Attributes
@@ -61,7 +59,7 @@ class MiniBatch:
         The items to run then, as (start, stop); None where all are.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     key: str
     piece: Piece | LazyRows | UnreadableRows
     items: int | None
@@ -73,8 +71,7 @@ class MiniBatch:
     only: tuple[tuple[int, int], ...] | None = None
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """A mini-batch before it has its place in the plan.
 
     Attributes

@@ -30,8 +30,7 @@ _ONLY_SHORT = (
 )
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try of one mini-batch, as the logs tell it. Times in seconds since the epoch."""
 
     number: int
@@ -61,8 +60,7 @@ class Stretch(NamedTuple):
     rows: Rows | None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one mini-batch.
 
     Attributes
@@ -79,7 +77,7 @@ class Outcome:
         The mini-batch has rows, and only those of its items were run that had failed.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     key: str
     label: str
     total: int
@@ -87,7 +85,7 @@ class Outcome:
     failed: bool
     rows: Rows | None
     attempts: tuple[Attempt, ...]
-    items: list[dict[str, Any]] = field(default_factory=list)
+    items: Sequence[dict[str, Any]] = ()
     error: str = ""
     traceback: str = ""
     stretches: tuple[Stretch, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -103,8 +102,7 @@ class Secrets:
         """Return the outcome without secrets in what is told of it; its rows are the user's."""
         if self._pattern is None:
             return outcome
-        return replace(
-            outcome,
+        return outcome._replace(
             label=self.hide(outcome.label),
             error=self.hide(outcome.error),
             traceback=self.hide(outcome.traceback),
@@ -114,7 +112,7 @@ class Secrets:
 
     def _hide_in_attempt(self, attempt: Attempt) -> Attempt:
         error, traceback = self.hide(attempt.error), self.hide(attempt.traceback)
-        return replace(attempt, error=error, traceback=traceback)
+        return attempt._replace(error=error, traceback=traceback)
 
 
 def _in_options(options: Mapping[str, Any]) -> Iterator[str]:

@@ -85,5 +85,5 @@ def _answered(
         if isinstance(piece, TableSlice) and found is not None:
             piece = piece.narrowed(found)
         if isinstance(piece, TableParts | FilePaths | FrameRows | TableSlice):
-            mini_batch = replace(mini_batch, piece=piece, row_start=start)
+            mini_batch = mini_batch._replace(piece=piece, row_start=start)
         yield mini_batch

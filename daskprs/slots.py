@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from daskprs.entry_process.host import EntryProcess, Reply
@@ -83,7 +82,7 @@ class Slot:
         else:
             reply = self._process.init(self._host.package.init_timeout)
             if reply.status == "INIT_DIED" and (trouble := self._host.disk_trouble()):
-                reply = replace(reply, error=trouble)
+                reply = reply._replace(error=trouble)
         self._inits.append((name, reply, started))
         return name, reply
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from daskprs.mini_batches import MiniBatch, TableSlice
@@ -88,4 +87,4 @@ class Surveys:
 
 
 def _narrowed(mini_batch: MiniBatch, piece: TableSlice, survey: Survey) -> MiniBatch:
-    return replace(mini_batch, piece=piece.narrowed(survey))
+    return mini_batch._replace(piece=piece.narrowed(survey))

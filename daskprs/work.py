@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from daskprs.mini_batches import MiniBatch, TableSlice
@@ -84,7 +84,7 @@ class GroupSizer:
 def portable(mini_batch: MiniBatch) -> MiniBatch:
     """Take along what only this process can open."""
     piece = mini_batch.piece.portable()
-    return mini_batch if piece is mini_batch.piece else replace(mini_batch, piece=piece)
+    return mini_batch if piece is mini_batch.piece else mini_batch._replace(piece=piece)
 
 
 def packed(mini_batches: Sequence[MiniBatch]) -> bytes:

@@ -9,7 +9,6 @@ import pickle
 import re
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
@@ -242,5 +241,5 @@ def _host(worker: Worker, name: str) -> ScriptHost:
 def _bound(mini_batch: MiniBatch, frame: Any) -> MiniBatch:
     piece = mini_batch.piece
     return (
-        replace(mini_batch, piece=piece.bind(frame)) if isinstance(piece, LazyRows) else mini_batch
+        mini_batch._replace(piece=piece.bind(frame)) if isinstance(piece, LazyRows) else mini_batch
     )

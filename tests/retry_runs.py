@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,19 @@ def outcome(batch: MiniBatch, bad: Any, output_format: str | None) -> Outcome:
         failed=False, rows=_rows(items, output_format), attempts=(), again=batch.again,
     )  # fmt: skip
     if bad == SHORT:
-        return replace(told, returned=1, rows=_rows(items[-1:], output_format))
+        return told._replace(returned=1, rows=_rows(items[-1:], output_format))
     wanted = [at for start, stop in ranges for at in range(start, stop)]
     good = [at for at in wanted if at not in bad]
-    told = replace(told, total=len(wanted), returned=len(good))
+    told = told._replace(total=len(wanted), returned=len(good))
     if not good:
-        return replace(told, failed=True, rows=None)
+        return told._replace(failed=True, rows=None)
     if good == wanted and batch.only is None:
         return told
     stretches = []
     for at in wanted:
         rows = None if at in bad else _rows(items[at : at + 1], output_format)
         stretches.append(Stretch(at, at + 1, int(at in bad), rows))
-    return replace(told, rows=None, stretches=tuple(stretches))
+    return told._replace(rows=None, stretches=tuple(stretches))
 
 
 def _rows(items: list[dict[str, Any]], output_format: str | None) -> Any:

@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from daskprs.entry_process import stages
 from daskprs.entry_process.conversation import Conversation, Following
@@ -70,8 +70,7 @@ class ScriptStart:
     side_inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """One try of one mini-batch, or of init(), as a value.
 
     `status` is RUN_DONE, RUN_EXCEPTION, RUN_TIMEOUT, PROCESS_DIED, LOAD_EXCEPTION,
@@ -259,7 +258,7 @@ class EntryProcess:
             status = "LOAD_EXCEPTION" if answer.stage == "load" else "RUN_EXCEPTION"
             self._traces.stderr_start = talk.step().stderr_start
             told = self._told(status, answer)
-            return replace(told, total=answer.total, load_seconds=answer.load_seconds)
+            return told._replace(total=answer.total, load_seconds=answer.load_seconds)
         return Reply(
             "RUN_DONE",
             total=answer.total,
@@ -280,10 +279,8 @@ class EntryProcess:
         seconds = step.run_seconds
         if step.stage is stages.RUN:
             seconds = time.monotonic() - step.since
-        return replace(
-            ended,
+        return ended._replace(
             total=step.total if step.total >= 0 else None,
-            returned=max(0, step.returned),
             load_seconds=step.load_seconds,
             run_seconds=seconds,
         )
