@@ -139,6 +139,8 @@ class Failed(NamedTuple):
     load_seconds: float = 0.0
 
 
+_KINDS: tuple[Any, ...] = (None, Start, Run, GoOn, Shutdown, InitDone, Done, Failed)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _HEAD = struct.Struct("!QI")
 _LENGTH = struct.Struct("!Q")
 _SMALL = 1 << 16  # bytes that are cheaper to copy than to send or receive on their own
@@ -156,6 +158,7 @@ class Channel:
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._timeout = sock.gettimeout()
         self._ahead = bytearray()  # received, but not read yet
 
     def send(self, message: object, timeout: float | None = None) -> None:
@@ -176,8 +179,13 @@ class Channel:
         deadline = None if timeout is None else time.monotonic() + timeout
         for chunk in (*chunks, *views):
             left = None if deadline is None else max(1e-3, deadline - time.monotonic())
-            self._sock.settimeout(left)  # for sending only: poll() waits for what comes
-            self._sock.sendall(chunk)
+            self._send(chunk, left)
+
+    def _send(self, data: bytes | memoryview, timeout: float | None) -> None:
+        if timeout != self._timeout:
+            self._sock.settimeout(timeout)  # for sending only: poll() waits for what comes
+            self._timeout = timeout
+        self._sock.sendall(data)
 
     def packed(self, message: object) -> bytes | None:
         """Return a message for `send_packed`; None where it cannot be pickled, or is large."""
@@ -194,8 +202,7 @@ class Channel:
         ------
         TimeoutError, OSError
         """
-        self._sock.settimeout(timeout)
-        self._sock.sendall(data)
+        self._send(data, timeout)
 
     @property
     def has_received(self) -> bool:
@@ -237,7 +244,7 @@ class Channel:
         body = self._read(size, deadline)
         buffers = [self._read(length, deadline) for length in lengths]
         try:
-            return pickle.loads(body, buffers=buffers)
+            return _unfolded(*pickle.loads(body, buffers=buffers))
         except Exception as error:
             raise MessageError(f"{type(error).__name__}: {error}") from error
 
@@ -296,14 +303,37 @@ def _parts(message: object) -> tuple[bytes, bytes, list[memoryview]]:
 
 def _pickled(message: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
     buffers: list[pickle.PickleBuffer] = []
+    folded = _folded(message)
     try:
-        return pickle.dumps(message, protocol=5, buffer_callback=buffers.append), buffers
+        return pickle.dumps(folded, protocol=5, buffer_callback=buffers.append), buffers
     except Exception:
         # Dask pickles in the same order, so what has come to a worker can go on from there.
         import cloudpickle  # type: ignore[import-untyped]
 
         buffers = []
         try:
-            return cloudpickle.dumps(message, protocol=5, buffer_callback=buffers.append), buffers
+            return cloudpickle.dumps(folded, protocol=5, buffer_callback=buffers.append), buffers
         except Exception as error:
             raise MessageError(f"{type(error).__name__}: {error}") from error
+
+
+def _folded(message: Any) -> tuple[Any, ...]:
+    """Return a message as plain tuples: to name its types would take longer than the rest."""
+    number = _NUMBERS.get(type(message), 0)
+    if isinstance(message, Run):
+        piece, context, *rest = message
+        return number, piece, tuple(vars(context).values()), *rest
+    if isinstance(message, Done) and message.rows is not None:
+        return number, *message[:4], tuple(message.rows), *message[5:]
+    if isinstance(message, GoOn | Shutdown):
+        return (number,)
+    return number, *(message if number else [message])
+
+
+def _unfolded(number: int, *fields: Any) -> Any:
+    kind = _KINDS[number]
+    if kind is Run:
+        fields = (fields[0], MiniBatchContext(*fields[1]), *fields[2:])
+    elif kind is Done and fields[4] is not None:
+        fields = (*fields[:4], Rows(*fields[4]), *fields[5:])
+    return kind(*fields) if number else fields[0]
