@@ -26,6 +26,13 @@ class Evil(Exception):
     def __str__(self):
         raise RuntimeError("no text for you")
 
+class Late:
+    def __init__(self, what):
+        self.what = what
+    def __str__(self):
+        act(self.what)
+        return self.what
+
 class Unpicklable(Exception):
     def __init__(self, a, b):
         super().__init__("cannot travel")
@@ -74,6 +81,7 @@ def act(what):
     if what == "str": return "text"
     if what == "bytes": return b"bytes"
     if what == "int": return 7
+    if what.startswith("late-"): return [Late(what[5:]), Late("half")]
 
 def run(mini_batch):
     what, _, times = mini_batch[0].partition(":")
@@ -137,6 +145,9 @@ FAULTS = [
     Fault("alarm:1", 2, 1, DIED, "was killed by SIGALRM in run()"),
     Fault("kill:2", 3, 2, ("PROCESS_DIED", *DIED), "SIGKILL (often: the machine was out of mem"),
     Fault("kill", 3, 3, ("PROCESS_DIED",) * 3, "was killed by SIGKILL", ""),
+    Fault("late-os-exit:1", 2, 1, DIED, "with exit code 3 while the result of run()"),
+    Fault("late-os-exit", 3, 3, ("PROCESS_DIED",) * 3, "with exit code 3 while the res"),
+    Fault("late-raise", 3, 0, EXCEPTION, "ValueError: this is wrong"),
     Fault("sleep:1", 2, 1, ("RUN_TIMEOUT", "RUN_DONE"), "did not return", "in act", 0.3),
     Fault("sleep", 3, 3, ("RUN_TIMEOUT",) * 3, "timeout=0.3 s", "time.sleep(1000)", 0.3),
 ]  # fmt: skip
@@ -229,8 +240,9 @@ def test_making_rows_of_the_result_does_not_count_against_the_timeout_of_run() -
         assert (outcome.attempts[0].status, outcome.rows.payload) == ("RUN_DONE", b"slow\n")
         hung = host.run("a", timeout=1, load_timeout=0.3)
     assert hung.attempts[0].status == "RUN_TIMEOUT"
-    assert "the result of run() could not be made into rows within 1 s" in hung.error
+    assert "the result of run() could not be made into rows within 1 s (the larger" in hung.error
     assert "time.sleep(Slow.seconds)" in hung.traceback
+    assert (hung.returned, hung.failed_items) == (0, 1)
 
 
 def test_a_mini_batch_that_cannot_be_loaded_has_failed_with_all_its_items() -> None:

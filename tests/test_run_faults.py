@@ -19,7 +19,13 @@ from daskprs import (
 BODY = """
 import ctypes, sys, time
 
+class Dying:
+    def __str__(self):
+        os._exit(3)
+
 def fault(kind, path):
+    if kind == "exit after run()":
+        return [Dying()]
     if kind == "raise":
         raise ValueError("bad item " + path)
     if kind == "hang":
@@ -85,6 +91,7 @@ ONCE = {
     "hang in C": (2, 1, 1),
     "segfault": (2, 1, 1),
     "exit": (2, 1, 1),
+    "exit after run()": (2, 1, 1),
     "sys.exit": (2, 1, 0),
     "None": (2, 1, 0),
     "str": (2, 1, 0),
@@ -120,6 +127,7 @@ def test_a_fault_that_happens_once_costs_one_more_call(workplace: Any) -> None:
 
 
 ALWAYS = ["raise", "hang", "hang in C", "segfault", "exit", "sys.exit", "None", "str"]
+ALWAYS += ["exit after run()"]
 
 
 @pytest.mark.usefixtures("no_daskprs_threads")
@@ -130,7 +138,7 @@ def test_a_fault_that_happens_always_uses_up_the_tries(workplace: Any) -> None:
     assert run.wait_for_completion() == "Completed"
     for number, kind in enumerate(ALWAYS):
         assert (kind, workplace.count(f"f{number:05d}.bin")) == (kind, 2)
-    assert workplace.row_counts() == {"f00008.bin": 1, "f00009.bin": 1}
+    assert workplace.row_counts() == {"f00009.bin": 1, "f00010.bin": 1}
     report = run.report
     assert report.mini_batches.failed == report.items.failed == len(ALWAYS)
     errors = {failure.mini_batch: failure for failure in report.failures}
@@ -144,6 +152,7 @@ def test_a_fault_that_happens_always_uses_up_the_tries(workplace: Any) -> None:
         5: "SystemExit: 42",
         6: "None",
         7: "str",
+        8: "while the result of run() was made into rows",
     }.items():
         assert text in errors[number].error
     for number in (1, 2):
@@ -260,3 +269,17 @@ def test_a_third_failure_of_init_ends_the_run(workplace: Any, how: str, text: st
     if how == "raise":
         assert str(caught.value).startswith("Traceback")
         assert 'raise RuntimeError("no model here")' in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_daskprs_threads")
+def test_items_whose_process_dies_after_run_count_as_failed_and_can_be_run_again(
+    workplace: Any,
+) -> None:
+    """Spec 4: an item succeeds when its mini-batch does, not when run() has returned."""
+    table = {2: ["exit after run()"] * 2}
+    run = run_step(workplace, table, 6, run_max_try=2, error_threshold=0)
+    with pytest.raises(ThresholdExceededError, match="1 failed item exceeds error_threshold=0"):
+        run.wait_for_completion()
+    run = run_step(workplace, table, 6, run_max_try=2, error_threshold=0)
+    assert run.wait_for_completion() == "Completed"
+    assert workplace.row_counts() == {f"f{number:05d}.bin": 1 for number in range(6)}

@@ -199,7 +199,7 @@ class _Service:
             result = materialise(result)
             known = Done(known.total, loaded, len(result), time.perf_counter() - began)
             stage = "result"
-            tracker.returned(known.returned, known.run_seconds)
+            tracker.returned(known.run_seconds)
             rows, returned = None, None
             if start.output_format is not None:
                 rows = to_rows(result, start.output_format, start.to_csv_options)

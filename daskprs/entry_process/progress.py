@@ -19,7 +19,7 @@ __all__ = ["Progress", "Step", "Tracker"]
 
 _STAGES: tuple[Stage, ...] = (LOAD, RUN, RESULT)
 _VERSION = struct.Struct("=q")  # odd while the record is being written
-_RECORD = struct.Struct("=qqdqdqdq")
+_RECORD = struct.Struct("=qqdqddq")
 _SIZE = _VERSION.size + _RECORD.size
 _TRIES = 50
 
@@ -33,8 +33,8 @@ class Step(NamedTuple):
         Which of the mini-batches that this process was sent, from 1; 0: none was begun.
     since : float
         When the stage began, by `time.monotonic`, which all processes of a machine share.
-    total, returned : int
-        Items, and results; -1 while they are not known.
+    total : int
+        Items; -1 while they are not known.
     load_seconds, run_seconds : float
     stderr_start : int
         Bytes of the log of stderr when it was begun.
@@ -45,7 +45,6 @@ class Step(NamedTuple):
     since: float
     total: int = -1
     load_seconds: float = 0.0
-    returned: int = -1
     run_seconds: float = 0.0
     stderr_start: int = 0
 
@@ -108,10 +107,10 @@ class Tracker:
         number, start = self._step.number, self._step.stderr_start
         self._tell(Step(number, RUN, time.monotonic(), total, seconds, stderr_start=start))
 
-    def returned(self, count: int, seconds: float) -> None:
+    def returned(self, seconds: float) -> None:
         """Its results are made into rows."""
-        number, _, _, total, loaded, _, _, start = self._step
-        self._tell(Step(number, RESULT, time.monotonic(), total, loaded, count, seconds, start))
+        number, _, _, total, loaded, _, start = self._step
+        self._tell(Step(number, RESULT, time.monotonic(), total, loaded, seconds, start))
 
     def _tell(self, step: Step) -> None:
         self._step = step

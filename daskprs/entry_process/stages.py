@@ -40,7 +40,8 @@ RUN = Stage(
 RESULT = Stage(
     "while the result of run() was made into rows",
     "RUN_TIMEOUT",
-    "the result of run() could not be made into rows within {limit:g} s; its process was stopped.",
+    "the result of run() could not be made into rows within {limit:g} s (the larger of "
+    "run_invocation_timeout and progress_update_timeout); its process was stopped.",
     "PROCESS_DIED",
 )
 SHUTDOWN = Stage(
