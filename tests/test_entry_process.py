@@ -337,7 +337,13 @@ def test_a_stopped_process_is_killed_in_time(host: Hosted) -> None:
     assert outcome.traceback == "(the process did not tell its stack)"
 
 
-def test_shutdown_and_atexit_handlers_are_called_at_the_end() -> None:
+@pytest.mark.parametrize("has_handles", [True, False])
+def test_shutdown_and_atexit_handlers_are_called_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, has_handles: bool
+) -> None:
+    """Also where the system has no handles of processes to wait for."""
+    if not has_handles:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
     script = """
         import atexit, threading, time
         from calls import count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -291,10 +292,23 @@ class EntryProcess:
             answer = self._ask(Shutdown(), timeout, stages.SHUTDOWN)
         except _EndedError as ended:
             return Failed("shutdown", ended.reply.error, ended.reply.traceback)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ATEXIT_WAIT)
+        self._wait_for_end(_ATEXIT_WAIT)
         self.kill()
         return answer if isinstance(answer, Failed) else None
+
+    def _wait_for_end(self, seconds: float) -> None:
+        """Wait as `Popen.wait` does, which looks up to 0.05 s later."""
+        with contextlib.suppress(OSError, AttributeError):  # not every system has that
+            handle = os.pidfd_open(self._process.pid)
+            try:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                poll.poll(seconds * 1000)
+                seconds = 0
+            finally:
+                os.close(handle)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
     # Asking and being told
 
