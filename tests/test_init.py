@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import json
 import os
 from pathlib import Path
@@ -316,3 +318,69 @@ def test_a_source_folder_with_very_many_files_does_not_slow_down_the_start(
         outcome = host.run("a")
     assert outcome.rows is not None
     assert outcome.rows.payload == b"['calls.py', 'data']\n"
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_init_may_close_stderr_and_use_up_the_files_that_a_process_may_open(left: int) -> None:
+    """What daskprs itself keeps open is open before; an import needs one, and says so."""
+    script = f"""
+        import os, resource
+        def init():
+            global files
+            os.close(2)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+            files = []
+            try:
+                while True: files.append(open("/dev/null"))
+            except OSError:
+                del files[len(files) - {left}:]
+        def run(mini_batch): return [len(files) > 40]
+    """
+    with hosted(script) as host:
+        outcome = host.run("a")
+    if left:
+        assert outcome.rows is not None
+        assert outcome.rows.payload == b"True\n"
+    else:
+        assert "OSError: [Errno 24] Too many open files" in outcome.error
+
+
+@pytest.mark.parametrize("own", [None, (300, 5, 5), (0, 5, 5)])
+def test_run_has_the_garbage_collector_of_python_or_of_the_script(
+    own: tuple[int, int, int] | None,
+) -> None:
+    """While the script starts it looks for garbage less often, which makes imports faster."""
+    usual = gc.get_threshold()
+    script = f"""
+        import gc
+        starting = gc.get_threshold()
+        def init():
+            if {own}: gc.set_threshold(*{own})
+        def run(mini_batch): return [starting, gc.get_threshold()]
+    """
+    with hosted(script) as host:
+        rows = host.run("a").rows
+    assert rows is not None
+    starting, running = map(ast.literal_eval, rows.payload.decode().splitlines())
+    assert starting[0] > usual[0]
+    assert starting[1:] == usual[1:]
+    assert running == (own or usual)
+
+
+def test_calls_take_no_memory_from_the_system_again_and_again() -> None:
+    """Python has frames in pieces of memory: at no depth do calls cross the edge of one."""
+    script = """
+        import resource
+        def leaf(): pass
+        def faults_of_calls_at(depth):
+            if depth:
+                return faults_of_calls_at(depth - 1)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(1000): leaf()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        def run(mini_batch): return [max(map(faults_of_calls_at, range(300)))]
+    """
+    with hosted(script) as host:
+        rows = host.run("a").rows
+    assert rows is not None
+    assert int(rows.payload) < 500
