@@ -44,6 +44,9 @@ def run(mini_batch):
     if what == "hang": time.sleep(1000)
     if what == "slow": time.sleep(0.15)
     if what == "nap": time.sleep(0.001)
+    if what == "large":
+        time.sleep(0.005)
+        return ["x" * 500_000]
     if what == "short": return []
     if what == "leave": threading.Thread(target=leave_soon, daemon=True).start()
     if what == "pause": time.sleep(0.2)
@@ -126,6 +129,27 @@ def test_answers_of_a_quick_process_are_taken_together(
     shared: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker does not wait for each answer, and never for longer than a moment."""
+    group = Group(shared)
+    pauses = pauses_of(monkeypatch)
+    outcomes = group.run([f"{n}-nap" for n in range(200)])
+    assert [outcome.failed for outcome in outcomes] == [False] * 200
+    assert 0 < len(pauses) < 150
+    assert all(0.001 <= pause <= 0.016 for pause in pauses)
+
+
+def test_a_process_does_not_wait_until_its_large_answers_are_taken(
+    shared: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket holds little: what does not fit in keeps the process from its next mini-batch."""
+    group = Group(shared)
+    group.run([f"{n}-large" for n in range(2)])
+    pauses = pauses_of(monkeypatch)
+    outcomes = group.run([f"{n}-large" for n in range(30)])
+    assert [outcome.failed for outcome in outcomes] == [False] * 30
+    assert pauses == []
+
+
+def pauses_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -133,12 +157,8 @@ def test_answers_of_a_quick_process_are_taken_together(
         time.sleep(seconds)
 
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
-    group = Group(shared)
     monkeypatch.setattr(conversation, "time", clock)
-    outcomes = group.run([f"{n}-nap" for n in range(200)])
-    assert [outcome.failed for outcome in outcomes] == [False] * 200
-    assert 0 < len(pauses) < 150
-    assert all(0.001 <= pause <= 0.004 for pause in pauses)
+    return pauses
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -25,7 +25,7 @@ Following = Callable[[int], Iterator[tuple[Any, MiniBatchContext]]]
 
 _AHEAD_SECONDS = 0.05  # of work, as far as the last one tells
 _MOST_AHEAD = 32
-_PAUSE = 0.004
+_PAUSE = 0.016
 _SHORTEST_PAUSE = 0.001
 _UNWATCHED = 0.05  # a call that is too slow may be so much slower before it is stopped
 # Never more than the system keeps for a socket: this side must not wait while the other does.
@@ -43,7 +43,8 @@ class Conversation:
         self._was_ahead = False
         self._asked = 0.0
         self._goes_on = True
-        self._seconds = float("inf")
+        self._seconds = float("inf")  # and bytes, of the last answer
+        self._nbytes = 0
 
     @property
     def is_ahead(self) -> bool:
@@ -143,6 +144,7 @@ class Conversation:
         self._sent.popleft()
         if isinstance(answer, Done):
             self._seconds = answer.load_seconds + answer.run_seconds
+            self._nbytes = len(answer.rows.payload if answer.rows else b"")
         if isinstance(answer, Failed) or answer.throws_away:
             self._sent.clear()
             self._goes_on = False
@@ -152,8 +154,10 @@ class Conversation:
         """Give the process time for several answers: each that wakes this thread slows both."""
         ahead = len(self._sent) - 1
         if ahead > 1 and not self._channel.has_received:
-            # It must not come to the end of what it was sent; and shorter sleeps do harm.
-            pause = min(_PAUSE, ahead * self._seconds / 2)
+            # It must not come to the end of what it was sent, nor wait until its answers are taken;
+            # and shorter sleeps do harm.
+            answers = min(ahead / 2, _MOST_BYTES / max(1, self._nbytes))
+            pause = min(_PAUSE, answers * self._seconds)
             if pause >= _SHORTEST_PAUSE:
                 time.sleep(pause)
 
