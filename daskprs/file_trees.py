@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from daskprs.globs import Pattern
 
 __all__ = [
+    "AT_ONCE",
     "Content",
     "FileTree",
     "ListedFile",
@@ -23,12 +24,12 @@ __all__ = [
 
 PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)(://|::)")
 _LOCAL_PROTOCOLS = ("file", "local")
+AT_ONCE = 256  # files of a folder; before they are asked for
 # Put before "::", these have no path of their own but that of what follows.
 _CACHES = ("blockcache", "cached", "filecache", "simplecache")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedFile:
+class ListedFile(NamedTuple):
     """A file found.
 
     Parameters
@@ -121,8 +122,8 @@ class FileTree(Protocol):
     def real_path(self, folder: str, parent: str) -> str:
         """Give the same for each way to a folder; `parent` is that of the folder it is in."""
 
-    def listed(self, folder: str, name: str, info: Mapping[str, Any] | None) -> ListedFile:
-        """Give the file for what a scan told of it."""
+    def listed(self, folder: str, names: Sequence[str], content: Content) -> list[ListedFile]:
+        """Give files of a folder, for what a scan told of them."""
 
 
 def walk(tree: FileTree, base: str, pattern: Pattern) -> Iterator[ListedFile]:
@@ -132,10 +133,9 @@ def walk(tree: FileTree, base: str, pattern: Pattern) -> Iterator[ListedFile]:
         folder, states, real, above = stack.pop()
         names = pattern.literal_names(states)
         content = tree.scan(folder) if names is None else tree.look_up(folder, names)
-        content.files.sort()
-        for name in content.files:
-            if pattern.takes_file(states, name):
-                yield tree.listed(folder, name, content.infos.get(name))
+        files = sorted(name for name in content.files if pattern.takes_file(states, name))
+        for start in range(0, len(files), AT_ONCE):
+            yield from tree.listed(folder, files[start : start + AT_ONCE], content)
         content.folders.sort(reverse=True)
         here = above | {real}
         for name, path in content.folders:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from daskprs.file_trees import PROTOCOL, Content, ListedFile, join, nothing_found, takes, walk
 from daskprs.globs import MAGIC, Pattern, Segment
@@ -13,6 +13,7 @@ from daskprs.globs import MAGIC, Pattern, Segment
 __all__ = ["LocalFiles"]
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_FEW = 4  # files, for which it does not pay to open their folder
 
 
 class LocalFiles:
@@ -57,7 +58,7 @@ class LocalFiles:
         if self._is_empty or not (self._exists or self._segments):
             return
         if self._exists and not os.path.isdir(self._path):
-            yield self._stat(self._path)
+            yield self._stat(self._path, self._path)
             return
         pattern = Pattern(self._segments, folders_only=self._folders_only, hidden=hidden)
         yield from walk(self, self._base, pattern)
@@ -91,7 +92,8 @@ class LocalFiles:
         try:
             entries = os.scandir(folder)
         except OSError as error:
-            if error.errno not in _GONE:
+            # What has too long a path is there, and would be missed without a word.
+            if error.errno not in _GONE or error.errno == errno.ENAMETOOLONG:
                 raise
             return content
         with entries:
@@ -127,13 +129,25 @@ class LocalFiles:
             return os.path.realpath(folder)
         return join(parent, folder.rpartition("/")[2])
 
-    def listed(self, folder: str, name: str, info: Mapping[str, Any] | None) -> ListedFile:
-        return self._stat(join(folder, name))
+    def listed(self, folder: str, names: Sequence[str], content: Content) -> list[ListedFile]:
+        paths = [join(folder, name) for name in names]
+        if len(names) > _FEW:
+            with contextlib.suppress(OSError):  # which their paths tell better
+                return self._stat_in(folder, paths, names)
+        return [self._stat(path, path) for path in paths]
+
+    def _stat_in(self, folder: str, paths: Sequence[str], names: Sequence[str]) -> list[ListedFile]:
+        """Do the same faster: from an open folder a name is found in half the time."""
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            return [self._stat(*both, handle) for both in zip(paths, names, strict=True)]
+        finally:
+            os.close(handle)
 
     @staticmethod
-    def _stat(path: str) -> ListedFile:
+    def _stat(path: str, name: str, folder: int | None = None) -> ListedFile:
         try:
-            status = os.stat(path)
+            status = os.stat(name, dir_fd=folder)
         except OSError as error:
             if error.errno not in _GONE:
                 raise

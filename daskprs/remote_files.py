@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -177,9 +177,9 @@ class RemoteFiles:
     def real_path(self, folder: str, parent: str) -> str:
         return folder
 
-    def listed(self, folder: str, name: str, info: Mapping[str, Any] | None) -> ListedFile:
-        info = info or {}
-        return self._listed(info.get("name") or join(folder, name), info)
+    def listed(self, folder: str, names: Sequence[str], content: Content) -> list[ListedFile]:
+        told = [(name, content.infos.get(name, {})) for name in names]
+        return [self._listed(info.get("name") or join(folder, name), info) for name, info in told]
 
     def _listed(self, path: str, info: Mapping[str, Any]) -> ListedFile:
         size = info.get("size")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskprs.exceptions import InputNotFoundError
+from daskprs.file_trees import AT_ONCE
 from daskprs.listing import ListedFile, base_folder, is_local, list_files
 
 
@@ -207,28 +208,61 @@ def test_pipes_are_no_files(tmp_path: Path) -> None:
 
 def test_file_that_vanishes_has_no_size(tmp_path: Path) -> None:
     """A file removed after its folder was read is no error, nor is a folder."""
-    make(tmp_path, "a", "b", "c/d", "e/f")
+    many = [f"{n:03}" for n in range(AT_ONCE)]
+    make(tmp_path, *many, "a", "b", "c/d", "e/f")
     files = list_files([str(tmp_path)])
-    assert next(files).size == 1
+    assert [next(files).size for _ in many] == [3] * AT_ONCE
     (tmp_path / "b").unlink()
     (tmp_path / "c/d").unlink()
     (tmp_path / "c").rmdir()
-    assert [(Path(file.path).name, file.size) for file in files] == [("b", None), ("f", 3)]
+    left = [(Path(file.path).name, file.size) for file in files]
+    assert left == [("a", 1), ("b", None), ("f", 3)]
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_file_that_vanishes_between_its_name_and_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """It has no size, and the others have, be they few or many; also if all are gone."""
+    make(tmp_path, *(f"a/{n:03}" for n in range(count)), *(f"b/{n:03}" for n in range(count)))
+    scan = os.scandir
+
+    class Scan(list[Any]):
+        def __init__(self, path: str) -> None:
+            with scan(path) as entries:
+                super().__init__(entries)
+            if path.endswith("/a"):
+                os.unlink(f"{path}/001")
+            elif path.endswith("/b"):
+                for name in range(count):
+                    os.unlink(f"{path}/{name:03}")
+                os.rmdir(path)
+
+        def __enter__(self) -> Scan:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Scan)
+    sizes = [(file.path[-5:], file.size) for file in list_files([str(tmp_path)])]
+    assert sizes[:2] == [("a/000", 5), ("a/001", None)]
+    assert [size for _, size in sizes] == [5, None] + [5] * (count - 2) + [None] * count
 
 
 def test_listing_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only files that were asked for are looked at, and only folders that were come to."""
+    """Not many more files are looked at than were asked for, and only folders that were come to."""
     make(tmp_path, *(f"{n:04}" for n in range(500)), *(f"s{n}/x" for n in range(50)))
     stats: list[str] = []
     scans: list[str] = []
     stat, scan = os.stat, os.scandir
-    monkeypatch.setattr(os, "stat", lambda path: (stats.append(path), stat(path))[1])
+    monkeypatch.setattr(os, "stat", lambda path, **way: (stats.append(path), stat(path, **way))[1])
     monkeypatch.setattr(os, "scandir", lambda path: (scans.append(path), scan(path))[1])
     files = list_files([f"{tmp_path}/**"])
     assert not scans
     assert next(files).path.endswith("0000")
     next(files)
-    assert len([path for path in stats if path != str(tmp_path)]) == 2
+    assert len([path for path in stats if path != str(tmp_path)]) == AT_ONCE
     assert len(scans) == 1
     assert len(list(files)) == 548
     assert len(scans) == 51
@@ -359,3 +393,17 @@ def test_base_folder(tmp_path: Path, url: str, expected: str) -> None:
     make(tmp_path, "a/x.png", "a/y[1].png")
     assert base_folder(f"{tmp_path}/{url}") == f"{tmp_path}{expected}"
     assert base_folder("/") == base_folder("/*") == "/"
+
+
+def test_a_folder_whose_path_is_too_long_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and its files would be missed without a word."""
+    make(tmp_path, "ok")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(25):
+        os.mkdir("e" * 200)
+        os.chdir("e" * 200)
+    Path("lost").write_text("lost")
+    with pytest.raises(OSError, match="File name too long"):
+        list(list_files([str(tmp_path)]))
