@@ -35,18 +35,21 @@ FORMATS = {
 _OPTIONAL_COMPRESSIONS = {"zst": "zstd", "lz4": "lz4"}
 
 # Options under which a part, with the header in front, reads as it does inside the whole file.
-_CUT_SAFE_CSV = {
-    *("sep", "delimiter", "header", "names", "index_col", "usecols", "dtype", "engine"),
-    *("converters", "true_values", "false_values", "skipinitialspace", "na_values"),
-    *("keep_default_na", "na_filter", "skip_blank_lines", "thousands", "decimal", "quotechar"),
-    *("quoting", "doublequote", "escapechar", "encoding", "encoding_errors", "on_bad_lines"),
-    *("low_memory", "float_precision", "memory_map"),
+_CUT_SAFE = {
+    "csv": {
+        *("sep", "delimiter", "header", "names", "index_col", "usecols", "dtype", "engine"),
+        *("converters", "true_values", "false_values", "skipinitialspace", "na_values"),
+        *("keep_default_na", "na_filter", "skip_blank_lines", "thousands", "decimal", "quotechar"),
+        *("quoting", "doublequote", "escapechar", "encoding", "encoding_errors", "on_bad_lines"),
+        *("low_memory", "float_precision", "memory_map"),
+    },
+    "jsonl": {
+        *("dtype", "convert_axes", "convert_dates", "keep_default_dates", "precise_float"),
+        *("date_unit", "encoding", "encoding_errors", "lines"),
+    },
+    "parquet": {"columns", "engine"},
 }
-_CUT_SAFE_JSON = {
-    *("dtype", "convert_axes", "convert_dates", "keep_default_dates", "precise_float"),
-    *("date_unit", "encoding", "encoding_errors", "lines"),
-}
-_CUT_SAFE_PARQUET = {"columns", "engine"}
+_CUT_SAFE["tsv"] = _CUT_SAFE["csv"]
 _QUOTE_MINIMAL, _QUOTE_ALL, _QUOTE_NONE = 0, 1, 3
 
 _JSON_GUESSES = ("dtype", "convert_axes", "convert_dates")
@@ -81,20 +84,19 @@ class TableReader:
         return compression_of(path) if given == "infer" else given
 
     def _reads_parts_like_the_whole(self) -> bool:
-        given = set(self.options) - {"compression"}
+        if not self.options.keys() - {"compression"} <= _CUT_SAFE[self.format]:
+            return False
         if self.format == "parquet":
             engine = self.options.get("engine", "auto")
             inner = any("." in str(name) for name in self.options.get("columns") or ())
-            return given <= _CUT_SAFE_PARQUET and engine in ("auto", "pyarrow") and not inner
+            return engine in ("auto", "pyarrow") and not inner
         if not _newline_is_a_byte(self.options.get("encoding") or "utf-8"):
             return False
         if self.format == "jsonl":
-            guesses = [self.options.get(name, False) for name in _JSON_GUESSES]
-            return given <= _CUT_SAFE_JSON and all(guess is False for guess in guesses)
+            return all(self.options.get(name, False) is False for name in _JSON_GUESSES)
         header = self.options.get("header", "infer")
         return (
-            given <= _CUT_SAFE_CSV
-            and (header == "infer" or header is None or (header == 0 and header is not False))
+            (header == "infer" or header is None or (header == 0 and header is not False))
             and self.options.get("engine", "c") in ("c", None)
             and self.options.get("index_col") is None
             and self.options.get("skip_blank_lines", True) is True
@@ -182,8 +184,8 @@ def check_options(format: str, options: Mapping[str, Any]) -> None:  # noqa: A00
     ------
     ConfigError
     """
-    if not options:
-        return
+    if options.keys() <= _CUT_SAFE[format]:
+        return  # every pandas has these; importing it would keep the processes waiting
     import pandas as pd
 
     readers = {"jsonl": pd.read_json, "parquet": pd.read_parquet}

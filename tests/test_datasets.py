@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from daskprs.datasets import (
     as_dataset,
 )
 from daskprs.exceptions import ConfigError, InputNotFoundError, UsageError
+from daskprs.table_reader import _CUT_SAFE
 
 BOTH = pytest.mark.parametrize("kind", [FileDataset, TabularDataset])
 
@@ -81,6 +84,22 @@ def test_wrong_arguments_of_tables(options: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TabularDataset("a", **options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("format_", "reader"),
+    [
+        ("csv", pd.read_csv),
+        ("tsv", pd.read_csv),
+        ("jsonl", pd.read_json),
+        ("parquet", pd.read_parquet),
+    ],
+)
+def test_options_that_are_taken_without_pandas_are_those_of_pandas(
+    format_: str, reader: Callable[..., Any]
+) -> None:
+    """Their names are known, so that a run need not wait for the import of pandas."""
+    assert _CUT_SAFE[format_] <= set(inspect.signature(reader).parameters)
 
 
 def test_misspelt_option_is_refused_once_the_format_is_known() -> None:
