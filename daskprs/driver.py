@@ -151,9 +151,10 @@ class Driver:
         if self.job.is_shuffled:
             return  # it waits for a cluster
         if self._local is not None:
-            self.planner.wait(PLAN_SECONDS, self._local.slots)
+            self.planner.wait_for_pause(PLAN_SECONDS)
             if self._refill(self._local.slots):
                 self._local.start_processes(stack, len(self._open))
+            self.planner.go_on()
         self.planner.wait(PLAN_SECONDS)
         self.tick()  # the first report tells it
 

@@ -35,6 +35,7 @@ from daskprs.exceptions import (
 )
 from daskprs.job import Job
 from daskprs.journal import Journal
+from daskprs.local_start import slots_here
 from daskprs.logs import FAILED_ITEMS, LogFolder
 from daskprs.mini_batches import MiniBatch
 from daskprs.outcomes import Tally
@@ -210,7 +211,8 @@ class Execution:
     def _plan_and_drive(self, session: Session | None) -> None:
         job = self.job
         rows = ClusterRows(job, self.canceled, self.wake)
-        self._planner = Planner(rows.plan(), self._left_of, self.wake)
+        pause_at = slots_here(job.config) if session is None and not job.is_shuffled else 0
+        self._planner = Planner(rows.plan(), self._left_of, self.wake, pause_at)
         self._driver = Driver(
             *(job, self._planner, rows, self.store, self._tally),
             *(self._emit, self.canceled, self.wake),

@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any
 
 from daskprs.events import ClusterReady, Event
 from daskprs.host_tasks import end_host, run_on_host, survey_piece
 from daskprs.job import Job
 from daskprs.script_host import ScriptHost
-from daskprs.stay import check_progress, tell_end
+from daskprs.stay import check_progress, drained, tell_end
 from daskprs.wording import counted
 from daskprs.work import Group, Survey
 from daskprs.worker_results import Finished, GroupResult
@@ -35,7 +34,7 @@ _Place = tuple[str, Future[ScriptHost]]
 
 
 class LocalSession:
-    """Use of this machine by one run, without Dask; as a context manager.
+    """Use of this machine by one run, without Dask, until `end`.
 
     Parameters
     ----------
@@ -131,17 +130,6 @@ class LocalSession:
             with contextlib.suppress(Exception):
                 made.result().abort()
 
-    def __enter__(self) -> LocalSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.end()
-
     def end(self) -> None:
         """Kill the entry processes, if they have not ended, and end the threads; again is fine."""
         try:
@@ -193,11 +181,7 @@ class LocalWindow:
 
     def take(self) -> list[Finished]:
         """Return what has ended since the last call."""
-        finished = []
-        with contextlib.suppress(IndexError):
-            while True:
-                finished.append(self._finished.popleft())
-        return finished
+        return drained(self._finished)
 
     def works(self) -> list[Any]:
         """What is in flight, for messages."""

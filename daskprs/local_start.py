@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from daskprs.script_host import ScriptHost
 from daskprs.targets import open_target, processes_per_node
 
 if TYPE_CHECKING:
+    from daskprs.config import ParallelRunConfig
     from daskprs.job import Job
     from daskprs.session import Session
 
@@ -30,8 +31,14 @@ __all__ = ["LocalStart"]
 
 logger = logging.getLogger(__name__)
 
-ALONE_SECONDS = 5.0  # a run that takes longer gets a cluster
+ALONE_SECONDS = 10.0  # a run that takes longer gets a cluster
 _END_SECONDS = 60.0
+_SPAWN_SECONDS = 0.05
+
+
+def slots_here(config: ParallelRunConfig) -> int:
+    """Count the mini-batches that run at a time on this machine."""
+    return processes_per_node(config.process_count_per_node) * config.node_count
 
 
 class LocalStart:
@@ -54,7 +61,7 @@ class LocalStart:
     def __init__(self, job: Job, wake: threading.Event, emit: Callable[[Event], None]) -> None:
         self._job, self._wake, self._emit = job, wake, emit
         self._threads = processes_per_node(job.config.process_count_per_node)
-        self.slots = self._threads * job.config.node_count
+        self.slots = slots_here(job.config)
         self._hosts: dict[str, Future[ScriptHost]] | None = None
         self._session: LocalSession | None = None
         self._began = time.monotonic()
@@ -69,6 +76,7 @@ class LocalStart:
             given = (package, self._job.config.node_count, self._threads, most)
             try:
                 self._hosts = stack.enter_context(early_hosts(*given))
+                _wait_for_processes(self._hosts.values())
             except OSError as error:  # the cluster will say so, or do without
                 logger.debug("no process can be started before the cluster: %s", error)
                 self._hosts = {}
@@ -99,9 +107,9 @@ class LocalStart:
         if self._hosts and is_new and not needs_cluster:
             nodes = list(self._hosts)
             places = [nodes[number % len(nodes)] for number in range(self.slots)]
-            session = LocalSession(self._job, self._hosts, places, self._wake, self._emit)
-            self._session = stack.enter_context(session)
-            return session
+            self._session = LocalSession(self._job, self._hosts, places, self._wake, self._emit)
+            stack.callback(self._session.end)
+            return self._session
         is_long = time.monotonic() - self._began > ALONE_SECONDS and not is_quick
         is_alone = self._session is not None and self._session.slots > 0
         if self._cluster is None and (needs_cluster or is_long or not is_alone):
@@ -157,3 +165,14 @@ class LocalStart:
             self._session.end()  # now: a cluster that is being made keeps us waiting
         with contextlib.suppress(Exception):
             made.result(_END_SECONDS)[1].close()
+
+
+def _wait_for_processes(hosts: Iterable[Future[ScriptHost]]) -> None:
+    """Let the system start them, if it soon does: threads that compute would be in the way."""
+    deadline = time.monotonic() + _SPAWN_SECONDS
+    while time.monotonic() < deadline and not all(map(_is_begun, hosts)):
+        time.sleep(0.001)
+
+
+def _is_begun(host: Future[ScriptHost]) -> bool:
+    return host.done() and (host.exception() is not None or host.result().are_started)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from daskprs.exceptions import RunFailedError
 from daskprs.mini_batches import MiniBatch
+from daskprs.store_calls import one_line
 
 __all__ = ["Planner"]
 
+logger = logging.getLogger(__name__)
+
 # Enough to fill the largest groups of many processes; a listing of millions stays on disk.
 MOST_WAITING = 20_000
-_POLL = 0.005
+_LONGEST_PAUSE = 1.0
 
 
 class _StoppedPlanningError(Exception):
@@ -31,6 +36,8 @@ class Planner:
         Gives what is to run of a mini-batch; None where it is done already.
     wake : threading.Event
         Set when there is something new.
+    pause_at : int
+        Come to a pause after so many, until `go_on`, or a moment; 0 is for none.
 
     Attributes
     ----------
@@ -49,6 +56,7 @@ class Planner:
         mini_batches: Iterator[MiniBatch],
         left_of: Callable[[MiniBatch], MiniBatch | None],
         wake: threading.Event,
+        pause_at: int = 0,
     ) -> None:
         self.planned = self.kept = 0
         self.is_complete = False
@@ -60,6 +68,8 @@ class Planner:
         # One thread appends and one takes: that is safe without a lock.
         self._waiting: deque[MiniBatch] = deque()
         self._stopped = threading.Event()
+        self._pause_at = pause_at
+        self._has_paused, self._may_go_on = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="daskprs-planner", daemon=True)
         self._thread.start()
 
@@ -77,12 +87,22 @@ class Planner:
                     self._items = (
                         None if mini_batch.items is None else self._items + mini_batch.items
                     )
+                if self.planned == self._pause_at:
+                    self._has_paused.set()
+                    self._may_go_on.wait(_LONGEST_PAUSE)
             self._is_whole = True
         except _StoppedPlanningError:
             pass
+        except OSError as error:
+            logger.debug("the plan ended early", exc_info=True)
+            self.error = RunFailedError(
+                f"the inputs cannot be planned to their end ({one_line(error)}): once they can, "
+                "the same run goes on with what is missing."
+            )
         except BaseException as error:
             self.error = error
         self.is_complete = True
+        self._has_paused.set()
         self._wake.set()
 
     def _put(self, mini_batch: MiniBatch) -> None:
@@ -109,13 +129,17 @@ class Planner:
         """Whether nothing more will come out."""
         return self.is_complete and not self._waiting
 
-    def wait(self, seconds: float, most: int | None = None) -> None:
-        """Wait until the plan has come to its end, or to `most` mini-batches, or for so long."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and self._thread.is_alive():
-            if most is not None and self.planned >= most:
-                break
-            self._thread.join(left if most is None else min(left, _POLL))
+    def wait_for_pause(self, seconds: float) -> None:
+        """Wait until the plan has come to its pause, or to its end, or for so long."""
+        self._has_paused.wait(seconds)
+
+    def go_on(self) -> None:
+        """End the pause, also one that is still to come."""
+        self._may_go_on.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the plan has come to its end, or for so long."""
+        self._thread.join(seconds)
 
     @property
     def totals(self) -> tuple[int | None, int | None]:
@@ -124,4 +148,5 @@ class Planner:
 
     def stop(self, timeout: float = 5.0) -> None:
         self._stopped.set()
+        self.go_on()
         self._thread.join(timeout)

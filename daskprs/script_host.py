@@ -233,9 +233,15 @@ class ScriptHost:
                 self._early.put(slot)
 
         slots = self._take_idle(count, 0.0)
+        self._early_slots = slots
         self._early_left = len(slots)
         for slot in slots:
             threading.Thread(target=start, args=(slot,), name="daskprs-early").start()
+
+    @property
+    def are_started(self) -> bool:
+        """Whether each slot that starts early has a process, which may be gone."""
+        return all(slot.current is not None for slot in self._early_slots)
 
     @property
     def busy(self) -> bool:

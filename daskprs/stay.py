@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from daskprs.events import Event, LogArrived, Noticed
 from daskprs.exceptions import ClusterLostError
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from daskprs.config import ParallelRunConfig
     from daskprs.worker_results import HostEnd
 
-__all__ = ["AGAIN", "check_progress", "tell_end"]
+__all__ = ["AGAIN", "check_progress", "drained", "tell_end"]
+
+_T = TypeVar("_T")
 
 AGAIN = "the same run goes on with what is missing."
 
@@ -59,3 +63,12 @@ def tell_end(emit: Callable[[Event], None], end: HostEnd) -> None:
         emit(Noticed(f"shutdown() failed in {process}: {error}"))
         text = f"{error}\n{traceback}\n".encode("utf-8", "replace")
         emit(LogArrived(LogChunk("stderr", "shutdown", process, text)))
+
+
+def drained(queue: deque[_T]) -> list[_T]:
+    """Take all that is there, while other threads may add to it."""
+    taken = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(queue.popleft())
+    return taken

@@ -16,6 +16,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from daskprs.exceptions import ClusterLostError
+from daskprs.stay import drained
 from daskprs.worker_results import Finished
 
 __all__ = ["Window"]
@@ -131,11 +132,7 @@ class Window:
 
     def take(self) -> list[Finished]:
         """Return what has ended since the last call."""
-        finished = []
-        with contextlib.suppress(IndexError):
-            while True:
-                finished.append(self._finished.popleft())
-        return finished
+        return drained(self._finished)
 
     def works(self) -> list[Any]:
         """What is in flight, for messages."""

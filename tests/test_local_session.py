@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any
 import dask
 import dask.dataframe as dd
 import pandas as pd
+import psutil
 import pytest
 from clusters import assert_each_began_once, rows_of, serving, step, wait_until
+from entry_hosts import hosted
 
 from daskprs import (
     ClusterLostError,
@@ -81,21 +84,25 @@ from daskprs import FileDataset, ParallelRunConfig, ParallelRunStep, TabularData
 
 if __name__ == "__main__":
     kind, script, source, output = sys.argv[1:]
-    dataset = {"files": FileDataset, "table": TabularDataset}[kind](source)
+    is_file, known = kind == "files", {}
+    if kind == "known table":
+        known = {"dtype": {"number": int, "text": str}, "quoted_newlines": False}
+    dataset = FileDataset(source) if is_file else TabularDataset(source, **known)
     config = ParallelRunConfig(
-        entry_script=script, mini_batch_size=50 if kind == "table" else 1, process_count_per_node=2
+        entry_script=script, mini_batch_size=1 if is_file else 50, process_count_per_node=2
     )
     run = ParallelRunStep("alone", config, [dataset], output).submit()
+    needless = {"distributed", "asyncio", "tornado"} | ({"pandas"} if is_file or known else set())
     print(run.wait_for_completion(), run.dashboard_link)
-    print(*{"distributed", "asyncio", "tornado"} & set(sys.modules))
+    print(*needless & set(sys.modules))
 """
 
 
-@pytest.mark.parametrize("kind", ["files", "table"])
+@pytest.mark.parametrize("kind", ["files", "table", "known table"])
 def test_a_short_run_does_not_import_dask_s_cluster(workplace: Any, kind: str) -> None:
-    """Also not for the look into a table that is cut into parts."""
+    """Also not for the look into a table, and not pandas where the look has nothing to find out."""
     source = workplace.files(5)
-    if kind == "table":
+    if kind != "files":
         source = workplace.folder / "a.csv"
         source.write_text("number,text\n" + "".join(f"{n},row {n}\n" for n in range(40)))
     script = workplace.script("def run(mini_batch): return list(mini_batch)[:1] * len(mini_batch)")
@@ -243,6 +250,67 @@ def test_a_run_is_canceled_at_any_moment_of_its_change_to_a_cluster(
         run.wait_for_completion(timeout=20)
     assert slow.submit().wait_for_completion() == "Completed"
     assert workplace.row_counts() == rows_of(40)
+
+
+def test_a_canceled_run_kills_its_processes_before_it_waits_for_a_cluster_that_starts(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_start, "ALONE_SECONDS", 0.0)
+    real, starts, may_start = local_start.open_target, threading.Event(), threading.Event()
+
+    def opened(*given: Any) -> Any:
+        starts.set()
+        may_start.wait(20)
+        return real(*given)
+
+    monkeypatch.setattr(local_start, "open_target", opened)
+    run = step(workplace, None, 2, delay=30, process_count_per_node=2).submit()
+    wait_until(lambda: len(entry_processes()) == 2)
+    assert starts.wait(20)
+    run.cancel()
+    wait_until(lambda: not entry_processes())
+    assert run.status == "Running"
+    may_start.set()
+    with pytest.raises(RunCanceledError):
+        run.wait_for_completion(timeout=20)
+
+
+def entry_processes() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "daskprs.entry_process.child" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_a_run_does_not_wait_for_long_until_its_processes_are_started(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptHost, "are_started", property(lambda host: False))
+    assert step(workplace, None, 12).submit().wait_for_completion(timeout=20) == "Completed"
+    assert workplace.row_counts() == rows_of(12)
+
+
+def test_logs_of_the_end_that_cannot_be_written_are_told_and_the_threads_end() -> None:
+    def refuse(event: Any) -> None:
+        raise OSError("no space left")
+
+    script = """
+        def run(mini_batch): return mini_batch
+        def shutdown(): print("bye")
+    """
+    with hosted(script) as host:
+        host.run("a")
+        made: Future[ScriptHost] = Future()
+        made.set_result(host.host)
+        job: Any = None
+        session = LocalSession(job, {"node0": made}, ["node0"], threading.Event(), refuse)
+        try:
+            with pytest.raises(OSError, match="no space left"):
+                session.finish()
+        finally:
+            session.end()
 
 
 def test_a_limit_that_is_exceeded_in_the_cluster_ends_the_run(workplace: Any, soon: None) -> None:
