@@ -16,7 +16,7 @@ from daskprs.execution import Execution, Progress
 from daskprs.job import Job
 from daskprs.output_folder import Lock
 from daskprs.report import RunReport
-from daskprs.waiting import wait_for
+from daskprs.waiting import end_if_interrupted, wait_for, wait_or_cancel
 
 __all__ = ["ParallelRun", "Progress"]
 
@@ -159,10 +159,14 @@ def cancel_all() -> int:
 
 def _wait_for_all() -> None:
     """A script that ends without waiting gets its runs done."""
-    for run in [run for run in _running if run._thread.is_alive()]:
-        run._thread.join()
-        if run._execution.error is not None and not run._is_told:
-            logger.error("the run %r is %s. %s", run.name, run.status, run._execution.error)
+    runs = [run for run in _running if run._thread.is_alive()]
+    try:
+        wait_or_cancel({run._execution.ended: run.cancel for run in runs})
+        for run in runs:
+            if run._execution.error is not None and not run._is_told:
+                logger.error("the run %r is %s. %s", run.name, run.status, run._execution.error)
+    finally:
+        end_if_interrupted()
 
 
 # Before concurrent.futures, imported above, refuses new work, which is before atexit.

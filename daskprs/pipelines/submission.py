@@ -23,6 +23,7 @@ from daskprs.pipelines.datastores import DataPath
 from daskprs.pipelines.outputs import StepOutput
 from daskprs.pipelines.records import Records
 from daskprs.redaction import is_telling
+from daskprs.waiting import wait_or_cancel
 
 if TYPE_CHECKING:
     from daskprs.pipelines.pipeline import Pipeline
@@ -79,9 +80,6 @@ class Submission:
         self.canceled.set()
         for run in list(self.runs.values()):
             run.cancel()
-
-    def join(self) -> None:
-        self._thread.join()
 
     # The thread
 
@@ -244,8 +242,7 @@ def live(run_id: str) -> Submission | None:
 
 def _wait_for_all() -> None:
     """A script that ends without waiting gets its pipelines done."""
-    for submission in list(_live):
-        submission.join()
+    wait_or_cancel({submission.ended: submission.cancel for submission in list(_live)})
 
 
 @functools.cache
