@@ -93,9 +93,11 @@ def commands() -> None:
 
 def main() -> None:
     """Run a command; what is wrong is said in a line or two, without the whole usage."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who has started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         # A file name, or an error of a script, need not be text that the terminal can show.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     # Until a run waits for its end, SIGTERM ends the command as Ctrl-C does.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command, command, content_of, daskprs, in_process, journaled, report_of
+from commands import (
+    DASKPRS,
+    Command,
+    command,
+    content_of,
+    daskprs,
+    in_process,
+    journaled,
+    report_of,
+)
 
 EVERYTHING = """
 import argparse
@@ -224,6 +234,20 @@ def test_after_ctrl_c_the_same_command_goes_on(workplace: Any, how: str) -> None
     assert report_of(out)["kept"] == len(kept)
     assert (out / "logs" / "job_result.txt").read_text() == "Completed\n"
     assert not (out / "logs" / "job_error.txt").exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_does_its_work(workplace: Any, closed: str) -> None:
+    """As what starts programs at night may do."""
+    workplace.files(3)
+    workplace.script("def run(mini_batch): return list(map(os.path.basename, mini_batch))", "s.py")
+    line = f"exec {DASKPRS} run s.py --files input --output out {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=workplace.folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    assert sorted(workplace.rows()) == ["f00000.bin", "f00001.bin", "f00002.bin"]
 
 
 def test_a_line_of_the_plan_is_a_line_whatever_the_names_are(workplace: Any) -> None:
