@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import errno
 import hashlib
 import inspect
 import io
 import json
 import os
+import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ _ACCEPTED = {
 SETTINGS_FILE = "parallel_run_step.settings.json"
 MOST_BYTES = 300 * 1024**2
 MOST_FILES = 20_000
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG}
 # Rows are UTF-8 text that goes into the one output file.
 _NOT_FOR_USERS = {
     "self",
@@ -171,7 +175,10 @@ class EntryScriptSource:
             )
             for name in sorted(files):
                 path = Path(folder, name)
-                if not name.endswith(".pyc") and path.is_file():
+                is_file = False
+                with _unless_gone(path):
+                    is_file = not name.endswith(".pyc") and stat.S_ISREG(path.stat().st_mode)
+                if is_file:
                     yield path
 
     def code_token(self) -> str:
@@ -182,7 +189,8 @@ class EntryScriptSource:
                 break
             if path.suffix == ".py" or path.name == SETTINGS_FILE or path == self.script:
                 digest.update(str(path.relative_to(self.folder)).encode("utf-8", "replace"))
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                with _unless_gone(path):
+                    digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()[:32]
 
     def data_files(self) -> dict[str, list[int]]:
@@ -194,8 +202,10 @@ class EntryScriptSource:
             is_hidden = path.name.startswith(".") or path.name.endswith("~")
             is_code = path.suffix in (".py", ".ipynb") or path.name == SETTINGS_FILE
             if not is_hidden and not is_code:
-                stat = path.stat()
-                found[str(path.relative_to(self.folder))] = [stat.st_size, stat.st_mtime_ns]
+                with _unless_gone(path):
+                    status = path.stat()
+                    size_and_time = [status.st_size, status.st_mtime_ns]
+                    found[str(path.relative_to(self.folder))] = size_and_time
         return found
 
     def archive(self) -> bytes:
@@ -216,9 +226,7 @@ class EntryScriptSource:
                         raise self._too_large()
                     bundle.add(path, str(path.relative_to(self.folder)))
                 except OSError as error:
-                    raise EntryScriptNotUsableError(
-                        f"{str(path)!r} in the source_directory cannot be read: {error}."
-                    ) from error
+                    raise _unreadable(path, error) from error
         return buffer.getvalue()
 
     def _too_large(self) -> EntryScriptNotUsableError:
@@ -227,6 +235,22 @@ class EntryScriptSource:
             f"or {MOST_FILES} files, too much to send to every worker: put the script into a "
             "folder of its own, and give data as side_inputs."
         )
+
+
+@contextlib.contextmanager
+def _unless_gone(path: Path) -> Iterator[None]:
+    """Leave out what a script could not open either; anything else might be there later."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> EntryScriptNotUsableError:
+    return EntryScriptNotUsableError(
+        f"{str(path)!r} in the source_directory cannot be read: {error}."
+    )
 
 
 def unpack(archive: bytes, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -147,6 +148,57 @@ def test_linked_folders_are_a_part_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "src" / "broken").symlink_to(tmp_path / "nowhere")
     found = [str(p.relative_to(tmp_path / "src")) for p in source_of(tmp_path / "src").files()]
     assert found == ["score.py", "shared/util.py"]
+
+
+def test_files_whose_paths_are_too_long_are_no_part(tmp_path: Path) -> None:
+    """Nobody could open them by these paths."""
+    write(tmp_path, {"score.py": RUN})
+    depth, name = 30, "x" * 200
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        for file in (f"{name}.py", f"{name}.bin"):
+            os.close(os.open(file, os.O_CREAT, dir_fd=inner))
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    source = source_of(tmp_path)
+    assert 1 < len(list(source.files())) < 2 * depth
+    assert source.code_token()
+    assert 1 <= len(source.data_files()) < depth
+
+
+def test_files_that_are_removed_at_that_moment_are_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may work in the folder."""
+    write(tmp_path, {"score.py": RUN})
+    for name in ("gone.py", "gone.bin"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    source = source_of(tmp_path)
+    names = [tmp_path / "score.py", tmp_path / "gone.py", tmp_path / "gone.bin"]
+    monkeypatch.setattr(EntryScriptSource, "files", lambda source: iter(names))
+    assert source.code_token()
+    assert source.data_files() == {}
+
+
+def test_files_that_cannot_be_read_just_now_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the run would be another one, and begin anew."""
+    write(tmp_path, {"score.py": RUN, "util.py": "", "model.bin": ""})
+    source, real = source_of(tmp_path), Path.stat
+
+    def stale(path: Path, **how: Any) -> os.stat_result:
+        if path.name != "score.py":
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stale)
+    for look in (source.code_token, source.data_files):
+        with pytest.raises(EntryScriptNotUsableError, match=r"model\.bin' in the source_directory"):
+            look()
 
 
 def test_an_archive_holds_what_the_files_are(tmp_path: Path) -> None:
