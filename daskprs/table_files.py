@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -117,8 +116,7 @@ class TableFile:
             status = os.stat(self.path)
             return status.st_size, status.st_mtime_ns
         fs, inside = self._store()
-        with contextlib.suppress(NotImplementedError):
-            fs.invalidate_cache()
+        fs.invalidate_cache()
         # Times and digests are not written alike by all calls of a store: the size is.
         size = fs.info(inside).get("size")
         return None if size is None else int(size), None
