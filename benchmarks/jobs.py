@@ -191,7 +191,7 @@ def cases(is_small: bool, processes: int) -> list[Case]:
     pictures = 4000 if small else 20_000
     million = 50_000 if small else 1_000_000
     model = ("--model", "{data}/model.joblib")
-    skewed = data.skewed(1000, 2.0) if small else data.skewed(3000, 5.0)
+    skewed = data.skewed(600, 1.2) if small else data.skewed(3000, 5.0)
     even, init = ([50.0] * 100, 2.0) if small else ([50.0] * 400, 5.0)
     notes = ("--notes", "{out}")
 

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["as_markdown"]
 
 _HEAD = ("Peer", "Wall s", "x daskprs", "At work s", "x daskprs", "First row s", "Peak MB")
+_SMALL = "Most of the time is start-up here; the targets of J1 and J2 are for the full sizes."
 _OURS = ("daskprs", "command")
 
 
@@ -20,6 +21,7 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"Python {machine['python']}, load {machine['load'][0]:.1f} at the start, "
         f"{machine['when']}.",
         "",
+        *((_SMALL, "") if results["small"] else ()),
         *_table(
             ("Job", "What", "Target", "Found", "Met"),
             [(c["name"], c["what"], c["target"], c["found"], _met(c["is_met"]))
