@@ -40,8 +40,9 @@ class Measured:
         From there to the last row.
     first : float or None
         From the start until the first row could be seen in the output.
-    memory : int
-        Most of the proportional set size (PSS) of all its processes together.
+    memory : int or None
+        Most of the proportional set size (PSS) of all its processes together; None where it had
+        ended before that could be looked at.
     ended : float
         When it ended, as `time.time()` tells it.
     problem : str
@@ -52,7 +53,7 @@ class Measured:
     ready: float | None = None
     work: float | None = None
     first: float | None = None
-    memory: int = 0
+    memory: int | None = None
     ended: float = 0.0
     problem: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +101,7 @@ def measure(
                 time.sleep(_LOOK_SECONDS)
             measured.wall, measured.ended = time.perf_counter() - began, time.time()
         finally:
-            measured.memory = watch.stop()
+            measured.memory = watch.stop() or None
             end_all(token, process)
     if measured.first is None and _has_rows(out):
         measured.first = measured.wall
@@ -146,21 +147,23 @@ def _size(path: Path) -> int:
 
 
 class _Memory:
-    """Looks at the memory of a tree of processes, a few times a second at most."""
+    """Looks at the memory of a tree of processes: at once, then less and less often."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._most = pid, 0
+        self._pid, self._most = pid, tree_memory(pid)
+        self._began = time.perf_counter()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        pause = 0.05
+        pause = 0.01
         while not self._stopped.wait(pause):
             began = time.perf_counter()
             self._most = max(self._most, tree_memory(self._pid))
+            now = time.perf_counter()
             # What the looking costs is to be little beside what is looked at.
-            pause = max(_MEMORY_SECONDS, 20 * (time.perf_counter() - began))
+            pause = max(min(_MEMORY_SECONDS, now - self._began), 20 * (now - began))
 
     def stop(self) -> int:
         self._stopped.set()

@@ -215,7 +215,8 @@ def _told(one: Measured) -> str:
         return f"does not count: {one.problem}"
     work = "" if one.work is None else f", {one.work:.2f} s of it at work"
     first = "" if one.first is None else f", first row after {one.first:.2f} s"
-    return f"{one.wall:.2f} s{work}{first}, {one.memory / 1e6:.0f} MB"
+    memory = "" if one.memory is None else f", {one.memory / 1e6:.0f} MB"
+    return f"{one.wall:.2f} s{work}{first}{memory}"
 
 
 def machine() -> dict[str, Any]:

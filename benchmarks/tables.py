@@ -55,7 +55,7 @@ def _peers(case: dict[str, Any]) -> list[str]:
                 _seconds(figures["work"]),
                 _ratio(figures, ours, "work"),
                 _seconds(figures["first"]),
-                f"{figures['memory'] / 1e6:.0f}",
+                _megabytes(figures["memory"]),
             )
         )
     return _table(_HEAD, rows)
@@ -63,6 +63,10 @@ def _peers(case: dict[str, Any]) -> list[str]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.0f}"
 
 
 def _ratio(figures: dict[str, Any], ours: dict[str, Any] | None, name: str) -> str:
