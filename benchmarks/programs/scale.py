@@ -46,8 +46,19 @@ def main():
             print(facts, flush=True)
     mark(out, "end")
     (out / "facts.json").write_text(json.dumps({"curve": curve}))
-    scheduler.terminate()
-    scheduler.wait(10)
+    end([scheduler])
+
+
+def end(processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:  # what was to be measured is measured
+            print(f"killed, as SIGTERM did not end it: {process.args}", flush=True)
+            process.kill()
+            process.wait()
 
 
 def dask(*words, **variables):
@@ -69,10 +80,7 @@ def workers(count, address, seconds):
     try:
         yield
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(30)
+        end(started)
 
 
 def await_threads(client, count):
