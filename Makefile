@@ -13,7 +13,7 @@ IN_PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 
 # Choose the interpreter of a new virtual environment: make test PYTHON=/path/to/python3
 PYTHON ?=
-PYTHONS = python3.13 python3.12 python3.11 python3
+PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 PYTHONS_LOWEST = python3.11 python3.12 python3.13 python3
 
 # Without bytecode files every new worker process would compile dask again.
