@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daskprs.job import Job
     from daskprs.session import Session
 
-__all__ = ["LocalStart"]
+__all__ = ["LocalStart", "slots_here"]
 
 logger = logging.getLogger(__name__)
 

@@ -56,7 +56,6 @@ def end(processes):
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:  # what was to be measured is measured
-            print(f"killed, as SIGTERM did not end it: {process.args}", flush=True)
             process.kill()
             process.wait()
 
